@@ -1,0 +1,1 @@
+"""fastode beside torchdiffeq: ``python -m bench`` prints one table of ratios, measured in one run."""

@@ -1,0 +1,77 @@
+"""``python -m bench``: the table of ratios beside torchdiffeq.
+
+Examples:
+    python -m bench --threads 1,2 --json results.jsonl
+    python -m bench --only overhead --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .cases import all_cases
+from .measure import QUIET_LOAD, Effort, environment, run_case
+from .report import caption, cells, json_line, markdown_table, text_table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the cases and print the table; 1 if a target was missed or a row refused."""
+    args = _parser().parse_args(argv)
+    if args.device != "cpu":
+        print("--device cuda: there is no GPU engine yet, so there is nothing to measure; use --device cpu", file=sys.stderr)
+        return 2
+    facts = environment()
+    if facts["load"] > QUIET_LOAD:
+        print(
+            f"warning: the load average is {facts['load']}, more than {QUIET_LOAD}: this machine is not quiet and the "
+            "ratios are not to be trusted",
+            file=sys.stderr,
+        )
+    effort = Effort.quick() if args.quick else Effort()
+    cases = [c for c in all_cases(tiny=args.tiny) if args.only in c.name]
+    if not cases:
+        print(f"--only {args.only!r} fits no case; known: {', '.join(c.name for c in all_cases())}", file=sys.stderr)
+        return 2
+    before = torch.get_num_threads()
+    rows = []
+    try:
+        for threads in args.threads or [before]:
+            for case in cases:
+                row = run_case(case, threads, effort)
+                rows.append(row)
+                print("  ".join(cells(row)), file=sys.stderr, flush=True)
+                if args.json:
+                    with args.json.open("a") as file:
+                        file.write(json_line(row, facts) + "\n")
+    finally:
+        torch.set_num_threads(before)
+    print(markdown_table(rows, facts) if args.markdown else f"{text_table(rows)}\n{caption(facts)}")
+    return int(any(r.refused or r.met is False for r in rows))
+
+
+def _thread_counts(text: str) -> list[int]:
+    counts = [int(part) for part in text.split(",")]
+    if any(n < 1 for n in counts):
+        raise ValueError
+    return counts
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=_thread_counts, help="thread counts, such as 1,2 (default: torch's)")
+    parser.add_argument("--quick", action="store_true", help="few rounds: does it run?")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, for tests of the benchmark itself")
+    parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases whose name holds this")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append one JSON line a row")
+    parser.add_argument("--markdown", action="store_true", help="a table for the README")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""What is compared: two libraries on one problem, and when a number may be printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+#: fastode's error may be this many times the peer's before its speed is no longer printed
+ERROR_FACTOR = 1.5
+#: the same rule takes steps that differ by rounding only: forward evaluations may differ by this fraction
+NFE_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Target:
+    """A number to be reached: ``"ratio"`` at least (the peer's time over ours), or ``"value"`` at most (ours)."""
+
+    kind: Literal["ratio", "value"]
+    bound: float
+
+    def met(self, ratio: float, value: float) -> bool:
+        """Whether it was reached."""
+        return ratio >= self.bound if self.kind == "ratio" else value <= self.bound
+
+    def __str__(self) -> str:
+        return f">= {self.bound:g}x" if self.kind == "ratio" else f"<= {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One library's way to the result.
+
+    Attributes:
+        label: what is called, as it is printed.
+        run: the call that is timed; takes the field.
+        result: its value as one float64 vector, for the error.
+    """
+
+    label: str
+    run: Callable[[nn.Module], Any]
+    result: Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two libraries on one problem.
+
+    Attributes:
+        field: the vector field both get.
+        peer: torchdiffeq; ours: ways of fastode to the same result, of which the fastest competes.
+        reference: the result in float64 at a tight tolerance.
+        bare: the field's calls alone; its time is subtracted from both, and the rest divided by the steps.
+        backward: what our evaluations in the backward pass may be: as many as the peer's, at most as many, or any.
+        yardstick: another of the peer's ways to the result. Gradients by the continuous adjoint and by autograd err
+            differently at one tolerance; ours is held to the larger of the two errors.
+    """
+
+    field: nn.Module
+    peer: Side
+    ours: tuple[Side, ...]
+    reference: Callable[[], Tensor]
+    bare: Callable[[int], None] | None = None
+    backward: Literal["equal", "at most", "any"] = "equal"
+    yardstick: Side | None = None
+
+
+@dataclass(frozen=True)
+class Count:
+    """Something counted rather than timed: ``(peer, ours)``, each per step."""
+
+    measure: Callable[[], tuple[float, float]]
+    unit: str
+    peer: str
+    ours: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A line of the table; ``build`` makes the contest when its turn comes."""
+
+    name: str
+    build: Callable[[], Contest | Count]
+    target: Target | None = None

@@ -1,0 +1,244 @@
+"""Alternating timings of two sides, their cost and their error, and what machine they ran on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .contest import ERROR_FACTOR, NFE_TOLERANCE, Case, Contest, Count, Side
+from .problems import Counted
+
+#: one-minute load above which a measurement on this machine is not to be trusted
+QUIET_LOAD = 0.3
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, and the 20 % and 80 % quantiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    seconds: float = 4.0
+    rounds: int = 9
+    inner: float = 0.01
+
+    @classmethod
+    def quick(cls) -> Effort:
+        """Enough to see that everything runs; the ratios are rough."""
+        return cls(seconds=0.5, rounds=3, inner=0.002)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Evaluations of the field forward and backward, attempted forward steps, relative error of the result."""
+
+    nfe: int
+    nfe_backward: int
+    steps: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. ``refused`` says why no speed is given; values are in ``unit``."""
+
+    case: str
+    threads: int
+    unit: str
+    peer_label: str
+    our_label: str
+    peer: Spread | None
+    ours: Spread | None
+    ratio: Spread | None
+    rounds: int
+    peer_cost: Cost | None
+    our_cost: Cost | None
+    target: str
+    met: bool | None
+    refused: str
+
+
+def quantiles(values: Sequence[float]) -> Spread:
+    """The spread of a sample, by linear interpolation between its members."""
+    x = torch.tensor(values, dtype=torch.float64)
+    low, median, high = torch.quantile(x, torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)).tolist()
+    return Spread(median, low, high)
+
+
+def timed(call: Callable[[], Any], times: int) -> float:
+    """Seconds for one call, from ``times`` of them in a row."""
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - start) / times
+
+
+def alternate(calls: Sequence[Callable[[], Any]], effort: Effort) -> list[list[float]]:
+    """Seconds a call, A B A B ..: one list for each of ``calls``, paired by round."""
+    repeats = []
+    for call in calls:
+        call()  # warm up
+        repeats.append(max(1, int(effort.inner / max(timed(call, 1), 1e-7))))
+    samples: list[list[float]] = [[] for _ in calls]
+    start = time.perf_counter()
+    while len(samples[0]) < effort.rounds or time.perf_counter() - start < effort.seconds:
+        for sample, call, n in zip(samples, calls, repeats, strict=True):
+            sample.append(timed(call, n))
+        if time.perf_counter() - start > 20 * effort.seconds and len(samples[0]) >= 3:
+            break
+    return samples
+
+
+def cost_of(side: Side, field: nn.Module, reference: torch.Tensor) -> Cost:
+    """One counted call: evaluations, steps, and the error relative to the reference."""
+    counted = Counted(field)
+    result = side.result(side.run(counted))
+    error = float((result - reference).norm() / reference.norm())
+    return Cost(*counted.evaluations, counted.steps, error)
+
+
+def refusal(peer: Cost, ours: Cost, backward: str, allowed: float) -> str:
+    """Why the two may not be compared, or an empty string. ``allowed`` is the largest error of the peer's ways."""
+    if not ours.error <= ERROR_FACTOR * allowed + 1e-12:
+        return f"our error {ours.error:.2g} is more than {ERROR_FACTOR:g} times the peer's {allowed:.2g}"
+    if abs(ours.nfe - peer.nfe) > NFE_TOLERANCE * peer.nfe:
+        return f"we evaluate the field {ours.nfe} times forward, the peer {peer.nfe}"
+    low = 0 if backward != "equal" else (1 - NFE_TOLERANCE) * peer.nfe_backward
+    high = float("inf") if backward == "any" else (1 + NFE_TOLERANCE) * peer.nfe_backward
+    if not low <= ours.nfe_backward <= high:
+        return f"we evaluate the field {ours.nfe_backward} times backward, the peer {peer.nfe_backward}"
+    return ""
+
+
+def run_case(case: Case, threads: int, effort: Effort) -> Row:
+    """Measure one line of the table."""
+    torch.set_num_threads(threads)
+    built = case.build()
+    return _count(case, built, threads) if isinstance(built, Count) else _race(case, built, threads, effort)
+
+
+def _count(case: Case, count: Count, threads: int) -> Row:
+    peer, ours = count.measure()
+    ratio = peer / ours if ours else float("inf")
+    met = None if case.target is None else case.target.met(ratio, ours)
+    spreads = (Spread(v, v, v) for v in (peer, ours, ratio))
+    target = str(case.target or "")
+    return Row(case.name, threads, count.unit, count.peer, count.ours, *spreads, 1, None, None, target, met, "")
+
+
+def _race(case: Case, contest: Contest, threads: int, effort: Effort) -> Row:
+    field, target = contest.field, str(case.target or "")
+    reference = contest.reference()
+    peer_cost = cost_of(contest.peer, field, reference)
+    ours = _fastest(contest, effort)
+    our_cost = cost_of(ours, field, reference)
+    unit = "ms" if contest.bare is None else "us/step"
+    allowed = peer_cost.error
+    if contest.yardstick is not None:
+        allowed = max(allowed, cost_of(contest.yardstick, field, reference).error)
+    reason = refusal(peer_cost, our_cost, contest.backward, allowed)
+    if reason:
+        labels = (contest.peer.label, ours.label)
+        return Row(case.name, threads, unit, *labels, None, None, None, 0, peer_cost, our_cost, target, None, reason)
+    calls: list[Callable[[], Any]] = [lambda: contest.peer.run(field), lambda: ours.run(field)]
+    if contest.bare is not None:
+        bare = contest.bare
+        calls.append(lambda: bare(peer_cost.nfe))
+    samples = alternate(calls, effort)
+    a, b = samples[0], samples[1]
+    if contest.bare is None:
+        scaled = [[1e3 * v for v in x] for x in (a, b)]
+    else:
+        # what is left of the time when the field's own calls are taken away, by step
+        steps = (peer_cost.steps, our_cost.steps)
+        scaled = [
+            [1e6 * max(v - w, 1e-9) / n for v, w in zip(x, samples[2], strict=True)]
+            for x, n in zip((a, b), steps, strict=True)
+        ]
+    ratio = quantiles([p / q for p, q in zip(*scaled, strict=True)])
+    spreads = (quantiles(scaled[0]), quantiles(scaled[1]), ratio)
+    met = None if case.target is None else case.target.met(ratio.median, spreads[1].median)
+    labels = (contest.peer.label, ours.label)
+    return Row(case.name, threads, unit, *labels, *spreads, len(a), peer_cost, our_cost, target, met, "")
+
+
+def _fastest(contest: Contest, effort: Effort) -> Side:
+    if len(contest.ours) == 1:
+        return contest.ours[0]
+    short = Effort(effort.seconds / 4, 3, effort.inner)
+    calls = [lambda side=side: side.run(contest.field) for side in contest.ours]
+    times = [quantiles(s).median for s in alternate(calls, short)]
+    return contest.ours[times.index(min(times))]
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions, for the table's caption and every JSON line."""
+    import fastode
+
+    try:
+        from fastode import _native
+
+        target = _native.target()
+    except ImportError:
+        target = "none (not built)"
+    return {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} logical cores",
+        "cpu": _cpu_model(),
+        "instruction_set": target,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchdiffeq": version("torchdiffeq"),
+        "fastode": fastode.__version__,
+        "commit": commit(Path(__file__).resolve().parents[1]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "load": round(load_average(), 2),
+    }
+
+
+def load_average() -> float:
+    """The one-minute load, or NaN where the system has none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit(root: Path) -> str:
+    """The commit that is checked out, read from the repository's files; ``"unknown"`` without one."""
+    git = root / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        ref = head.removeprefix("ref: ")
+        if (git / ref).exists():
+            return (git / ref).read_text().strip()
+        for line in (git / "packed-refs").read_text().splitlines():
+            if line.endswith(f" {ref}"):
+                return line.split()[0]
+    except OSError:
+        pass
+    return "unknown"

@@ -1,0 +1,50 @@
+"""fastode: ordinary differential equations in PyTorch, on compiled kernels.
+
+    from fastode import odeint                      # torchdiffeq's surface, the same numbers, less overhead
+    y = odeint(func, y0, t)                         # func(t, y) -> dy/dt
+
+See :func:`odeint`, :func:`odeint_adjoint`, :func:`odeint_event`, :func:`odeint_dense`; :mod:`fastode.nn` for layers.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from ._odeint import odeint, odeint_adjoint, odeint_dense, odeint_event
+from .compat import patch_torchdiffeq, unpatch_torchdiffeq
+from .errors import (
+    FieldError,
+    InvalidArgument,
+    NonFiniteState,
+    SolverError,
+    StepSizeUnderflow,
+    TooManySteps,
+    UnsupportedInput,
+)
+from .perturb import Perturb
+from .stats import SolveStats, StatsLog, last_stats, stats
+
+try:
+    __version__ = version("torch-fastode")
+except PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0.1.0"
+
+__all__ = [
+    "FieldError",
+    "InvalidArgument",
+    "NonFiniteState",
+    "Perturb",
+    "SolveStats",
+    "SolverError",
+    "StatsLog",
+    "StepSizeUnderflow",
+    "TooManySteps",
+    "UnsupportedInput",
+    "__version__",
+    "last_stats",
+    "odeint",
+    "odeint_adjoint",
+    "odeint_dense",
+    "odeint_event",
+    "patch_torchdiffeq",
+    "stats",
+    "unpatch_torchdiffeq",
+]

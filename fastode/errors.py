@@ -1,0 +1,44 @@
+"""What can go wrong, as exception classes.
+
+torchdiffeq raises ``AssertionError`` for most of its failures. Code that catches it must keep working, so the
+classes below are what the field would expect (``ValueError`` for arguments, ``SolverError`` for a solve that failed)
+*and* ``AssertionError`` where torchdiffeq asserts.
+"""
+
+from __future__ import annotations
+
+
+class SolverError(RuntimeError):
+    """A solve could not be finished."""
+
+
+class StepSizeUnderflow(SolverError, AssertionError):
+    """The step size fell below the spacing of floating-point numbers at the current time."""
+
+
+class NonFiniteState(SolverError, AssertionError):
+    """The state holds a NaN or an infinity."""
+
+
+class TooManySteps(SolverError, AssertionError):
+    """A limit on the number of steps was reached."""
+
+
+class InvalidArgument(ValueError, AssertionError):
+    """An argument has the wrong value, shape or form."""
+
+
+class UnsupportedInput(TypeError):
+    """A tensor of a kind that this path cannot integrate (fake, meta, batched by vmap, sparse)."""
+
+
+class FieldError(TypeError, ValueError):
+    """The vector field returned something that is not the derivative of the state."""
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """`` Did you mean 'x'?`` for the closest known name, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

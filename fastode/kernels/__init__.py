@@ -1,0 +1,66 @@
+"""Engines: one folder each, four kernels each (stage, finish, control, interpolate), chosen once per solve.
+
+``reference`` is plain torch and defines the meaning; ``native`` is C++ for CPU tensors. ``triton`` is the place of the
+GPU engine. A solve that needs a tape runs torch's own operators under either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .._env import engine_from_environment
+from ..errors import InvalidArgument, did_you_mean
+from ..tableau import ButcherTableau
+from ..tree import Parts
+from .native import NativeRowsStep, NativeStep, unavailable
+from .norms import Norm
+from .reference.finish import Tolerance
+from .torch_step import TorchStep
+
+ENGINES = ("native", "reference")
+
+
+class Engine:
+    """The engine of one solve: a name, and why it is not the fastest one."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+
+    def bind(
+        self,
+        tableau: ButcherTableau,
+        like: Parts,
+        rtol: Sequence[Tolerance],
+        atol: Sequence[Tolerance],
+        norm: Norm = "rms",
+        anchor: Tensor | None = None,
+        controlled: int | None = None,
+        rows: int | None = None,
+    ) -> TorchStep | NativeStep:
+        """Kernels of ``tableau`` for states like ``like``; with one step size for each of ``rows`` if given."""
+        if rows is not None and self.name == "native":
+            return NativeRowsStep(tableau, like, rtol, atol, norm, anchor, controlled, rows)
+        kind = NativeStep if self.name == "native" else TorchStep
+        return kind(tableau, like, rtol, atol, norm, anchor, controlled)
+
+
+def select(parts: Parts, name: str | None = None) -> Engine:
+    """The engine for these tensors: the one named, else ``FASTODE_ENGINE``, else the fastest that can.
+
+    Raises:
+        InvalidArgument: the name is unknown, or that engine cannot serve these tensors (with the reason).
+    """
+    wanted = name or engine_from_environment()
+    if wanted is not None and wanted not in ENGINES:
+        raise InvalidArgument(
+            f"engine={wanted!r} is not known.{did_you_mean(wanted, list(ENGINES))} Known: {', '.join(ENGINES)}"
+        )
+    if wanted == "reference":
+        return Engine("reference", "asked for by name")
+    reason = unavailable(parts)
+    if reason and wanted == "native":
+        raise InvalidArgument(f"engine='native' cannot serve this solve: {reason}")
+    return Engine("reference", reason) if reason else Engine("native", "")

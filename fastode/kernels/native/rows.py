@@ -1,0 +1,58 @@
+"""The native kernels with a step size for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...tree import Parts
+from ..torch_step import TorchStep, stage_times
+from .step import NativeStep
+
+
+class NativeRowsStep(NativeStep):
+    """:class:`NativeStep` where ``t``, ``dt``, ``t1`` and the error norm are float64 tensors [R].
+
+    The norm is the root mean square of a row, the largest over the parts.
+    """
+
+    def begin(self, t: Any, dt: Any, t1: Any, y: Parts) -> Sequence[Tensor]:
+        self._release(y)
+        self.y, self.dt = y, dt.contiguous()
+        self.k.clear()
+        for step, part in zip(self.steps, y, strict=True):
+            step.begin(part.data_ptr())
+        return stage_times(self.tableau.nodes, t, dt, t1, y[0].dtype).unbind(0)
+
+    def stage(self, i: int, k: Parts) -> Parts:
+        self.k.append(k)
+        z = tuple([spares.take() for spares in self.spares])
+        for step, slope, out in zip(self.steps, k, z, strict=True):
+            step.stage_rows(i, self.dt.data_ptr(), slope.data_ptr(), out.data_ptr())
+        self.scratch = z
+        return z
+
+    def finish(self, k: Parts) -> tuple[Parts, Any]:
+        self._place_solution(k)
+        errors = torch.empty(len(self.steps), len(self.dt), dtype=torch.float64)
+        for step, slope, out, err in zip(self.steps, k, self.y1, errors.unbind(0), strict=True):
+            step.finish_rows(self.dt.data_ptr(), slope.data_ptr(), out.data_ptr(), self.write, err.data_ptr())
+        return self.y1, errors[0] if len(errors) == 1 else errors.amax(dim=0)
+
+    def interpolate(self, x: Any) -> Parts:
+        out = tuple([torch.empty_like(p, requires_grad=False) for p in self.y1])
+        x = x.to(torch.float64).contiguous()
+        for step, y1, o in zip(self.steps, self.y1, out, strict=True):
+            step.interpolate_rows(x.data_ptr(), self.dt.data_ptr(), y1.data_ptr(), o.data_ptr())
+        return out
+
+    def to_tape(self) -> TorchStep:
+        """Plain torch: the native tape is for one shared step."""
+        tape = TorchStep(*self.arguments)
+        if self.y:
+            tape.begin_at(self.y, self.dt)
+            tape.k = list(self.k)
+        return tape

@@ -1,0 +1,269 @@
+"""The kernels of a step bound to one solve, in C++.
+
+Raw pointers go in, so everything here must be a plain contiguous CPU tensor; :func:`unavailable` decides that once
+per solve. Native code writes only into buffers allocated here, which autograd has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...tableau import ButcherTableau
+from ...tree import Parts
+from ..norms import Measured, Norm, UserNorm, by_name, largest
+from ..recycle import Spares, TimeBuffer
+from ..reference.combine import Weight
+from ..reference.finish import Tolerance
+from ..torch_step import TorchStep
+from .summation import TorchRoot, vector_lanes
+
+try:
+    from ... import _native
+except ImportError as error:  # pragma: no cover - a source tree that was not built
+    _native = None  # type: ignore[assignment]
+    _missing = f"fastode._native is not built ({error})"
+
+
+def unavailable(parts: Parts) -> str:
+    """Why the native engine cannot serve these tensors, or an empty string."""
+    if _native is None:
+        return _missing
+    for p in parts:
+        if p.device.type != "cpu":
+            return f"the state is on {p.device}"
+        if p.dtype not in (torch.float32, torch.float64):
+            return f"the state is {p.dtype}"
+        if type(p) not in (Tensor, torch.nn.Parameter):
+            return f"the state is a {type(p).__name__}"
+        if p.layout is not torch.strided:
+            return f"the state's layout is {p.layout}"
+        try:
+            if p.data_ptr() == 0 and p.numel():
+                return "the state has no memory"
+        except RuntimeError:
+            return "the state is inside a function transform"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation is active"
+    return ""
+
+
+def _bind(
+    tableau: ButcherTableau, part: Tensor, rows: int, rtol: Tolerance, atol: Tolerance, threads: int
+) -> _native.Step:
+    n = part.numel()
+    step = _native.Step(
+        part.element_size(), rows, n // rows if rows else 0, tableau.nodes, tableau.matrix, tableau.weights,
+        tableau.error_weights, tableau.mid_weights, threads, vector_lanes(part.dtype),
+    )  # fmt: skip
+    if isinstance(rtol, Tensor) or isinstance(atol, Tensor):
+        step.tolerance_arrays(_pointer(rtol), _pointer(atol))
+    else:
+        step.tolerance(rtol, atol)
+    return step
+
+
+def _pointer(x: Tolerance) -> int:
+    assert isinstance(x, Tensor)
+    return x.data_ptr()
+
+
+def expand_tolerances(
+    parts: Parts, rtol: Sequence[Tolerance], atol: Sequence[Tolerance]
+) -> tuple[list[Tolerance], list[Tolerance]]:
+    """Both tolerances of a part as numbers, or both as arrays of the part's shape and dtype."""
+    r: list[Tolerance] = []
+    a: list[Tolerance] = []
+    for p, x, y in zip(parts, rtol, atol, strict=True):
+        if isinstance(x, Tensor) or isinstance(y, Tensor):
+            x, y = (torch.as_tensor(v).to(p.dtype).expand(p.shape).contiguous() for v in (x, y))
+        r.append(x)
+        a.append(y)
+    return r, a
+
+
+class NativeStep(Measured):
+    """:class:`~fastode.kernels.torch_step.TorchStep` in C++, without a tape. Same arguments; one row or rows [R]."""
+
+    engine = "native"
+    differentiable = False
+
+    def __init__(
+        self,
+        tableau: ButcherTableau,
+        like: Parts,
+        rtol: Sequence[Tolerance],
+        atol: Sequence[Tolerance],
+        norm: Norm = "rms",
+        anchor: Tensor | None = None,
+        controlled: int | None = None,
+        rows: int = 1,
+    ) -> None:
+        self.arguments = (tableau, like, rtol, atol, norm, anchor, controlled)
+        self.controlled = controlled
+        self.tableau = tableau
+        self.norm = norm
+        self.tolerances = expand_tolerances(like, rtol, atol)  # kept alive: C++ holds their pointers
+        threads = torch.get_num_threads()
+        self.steps = [_bind(tableau, p, rows, r, a, threads) for p, r, a in zip(like, *self.tolerances, strict=True)]
+        self.spares = [Spares(p) for p in like]
+        self.ratios = [Spares(p) for p in like]
+        self.root = TorchRoot(like[0].dtype)
+        self.clock = TimeBuffer(tableau.stages, like[0].dtype)
+        self.write = not tableau.last_stage_is_solution
+        self.y: Parts = ()
+        self.y1: Parts = ()
+        self.scratch: Parts = ()
+        self.k: list[Parts] = []
+        self.dt = 0.0
+
+    def begin(self, t: float, dt: float, t1: float, y: Parts) -> Sequence[Tensor]:
+        """Start a step; the times of its stages."""
+        self._release(y)
+        self.y, self.dt = y, dt
+        self.k.clear()
+        for step, part in zip(self.steps, y, strict=True):
+            step.begin(part.data_ptr())
+        base, times = self.clock.take()
+        self.steps[0].times(t, dt, t1, base.data_ptr())
+        return times
+
+    def _release(self, y: Parts) -> None:
+        """Offer the buffers of the last step for reuse, except the new state."""
+        for old in (self.scratch, self.y1, self.y):
+            if old and old is not y:
+                for spares, part in zip(self.spares, old, strict=True):
+                    spares.give(part)
+        self.scratch = self.y1 = self.y = ()
+
+    def stage(self, i: int, k: Parts) -> Parts:
+        """The state of stage ``i``, given the slope ``k`` of stage ``i - 1``."""
+        self.k.append(k)
+        if self.scratch:
+            for spares, part in zip(self.spares, self.scratch, strict=True):
+                spares.give(part)
+            self.scratch = ()
+            del part
+        z = tuple([spares.take() for spares in self.spares])
+        dt = self.dt
+        for step, slope, out in zip(self.steps, k, z, strict=True):
+            step.stage(i, dt, slope.data_ptr(), out.data_ptr())
+        self.scratch = z
+        return z
+
+    def finish(self, k: Parts) -> tuple[Parts, float]:
+        """The new state and the norm of the scaled error, given the last slope."""
+        self._place_solution(k)
+        norm, dt, write = self.norm, self.dt, self.write
+        if norm == "rms":
+            errors = [
+                self.root(step.mean_square(dt, slope.data_ptr(), out.data_ptr(), write))
+                for step, slope, out in zip(self.steps, k, self.y1, strict=True)
+            ]
+            return self.y1, errors[0] if len(errors) == 1 else largest(errors[: self.controlled])
+        if norm == "max":
+            return self.y1, largest(
+                [
+                    step.max_error(dt, slope.data_ptr(), out.data_ptr(), write)
+                    for step, slope, out in zip(self.steps, k, self.y1, strict=True)
+                ][: self.controlled]
+            )
+        ratios = self._scaled_errors(k)
+        if isinstance(norm, UserNorm):
+            return self.y1, norm(ratios)
+        return self.y1, largest([float(by_name(norm)(r)) for r in ratios[: self.controlled]])
+
+    def advance(self, k: Parts) -> Parts:
+        """The new state alone, for methods without an error estimate."""
+        self._place_solution(k)
+        if self.write:
+            for step, slope, out in zip(self.steps, k, self.y1, strict=True):
+                step.finish(self.dt, slope.data_ptr(), out.data_ptr(), True)
+        return self.y1
+
+    def _place_solution(self, k: Parts) -> None:
+        self.k.append(k)
+        if self.write:
+            self.y1 = tuple([spares.take() for spares in self.spares])
+        else:
+            self.y1, self.scratch = self.scratch, ()
+
+    def _scaled_errors(self, k: Parts) -> list[Tensor]:
+        """Fresh tensors: a user's norm may keep them."""
+        ratios = [torch.empty_like(p, requires_grad=False) for p in self.y1]
+        for step, slope, out, ratio in zip(self.steps, k, self.y1, ratios, strict=True):
+            step.scaled_error(self.dt, slope.data_ptr(), out.data_ptr(), self.write, ratio.data_ptr())
+        return ratios
+
+    def interpolate(self, x: float) -> Parts:
+        """Dense output at fraction ``x`` of the step just finished, in fresh tensors."""
+        out = tuple([torch.empty_like(p, requires_grad=False) for p in self.y1])
+        for step, y1, o in zip(self.steps, self.y1, out, strict=True):
+            step.interpolate(x, self.dt, y1.data_ptr(), o.data_ptr())
+        return out
+
+    def combine(self, base: Parts, vectors: Sequence[Parts], weights: list[Weight]) -> Parts:
+        """``base + sum_j weights[j] * vectors[j]`` for every part, in fresh tensors."""
+        out = tuple([torch.empty_like(b, requires_grad=False) for b in base])
+        for p, (o, b) in enumerate(zip(out, base, strict=True)):
+            combine_into(o, b, [v[p] for v in vectors], weights)  # type: ignore[arg-type]
+        return out
+
+    def to_tape(self) -> TorchStep:
+        """These kernels recording for autograd, taking over in the middle of the current step."""
+        from .tape import NativeTapeStep
+
+        tape = NativeTapeStep(*self.arguments)
+        if self.y:
+            tape.begin_at(self.y, self.dt)
+            tape.take_over(self.k)
+        return tape
+
+    def begin_at(self, y: Parts, dt: float) -> None:
+        """Point the native kernels at ``y`` without computing times."""
+        self.y, self.dt = y, dt
+        for step, part in zip(self.steps, y, strict=True):
+            step.begin(part.data_ptr())
+
+    def register(self, k: Sequence[Parts]) -> None:
+        """Point the native kernels at the first slopes of a step."""
+        for j, slopes in enumerate(k):
+            for step, slope in zip(self.steps, slopes, strict=True):
+                step.slope(j, slope.data_ptr())
+
+    def norm_of(self, y: Parts, plus: Parts, minus: Parts | None = None) -> float:
+        """The norm of ``(plus - minus) / (atol + rtol |y|)``."""
+        if self.norm != "rms":
+            return super().norm_of(y, plus, minus)
+        subtracted = [0] * len(plus) if minus is None else [m.data_ptr() for m in minus]
+        values = [
+            self.root(step.mean_square_of(at.data_ptr(), p.data_ptr(), m))
+            for step, at, p, m in zip(self.steps, y, plus, subtracted, strict=True)
+        ]
+        return values[0] if len(values) == 1 else largest(values[: self.controlled])
+
+    def error_at(self, y1: Parts, k: Parts) -> float:
+        """The error norm of a step whose new state and last slope were computed by a tape; the rest is registered."""
+        write, self.write, self.scratch = self.write, False, y1
+        err = self.finish(k)[1]
+        self.write, self.scratch, self.y1, self.y = write, (), (), ()
+        self.k.clear()
+        return err
+
+
+def combine_into(out: Tensor, base: Tensor | None, vectors: Sequence[Tensor], weights: list[float]) -> None:
+    """``out = base + sum_j weights[j] * vectors[j]`` in one pass; contiguous CPU tensors of one dtype."""
+    pointer = 0 if base is None else base.data_ptr()
+    _native.combine(
+        out.element_size(), out.numel(), out.data_ptr(), pointer, [v.data_ptr() for v in vectors], weights,
+        torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def spread(x: Tensor, weights: list[float]) -> tuple[Tensor, ...]:
+    """``weights[j] * x`` for every j, in one buffer."""
+    out = torch.empty((len(weights), *x.shape), dtype=x.dtype)
+    _native.spread(x.element_size(), x.numel(), out.data_ptr(), x.data_ptr(), weights, torch.get_num_threads())
+    return out.unbind(0)

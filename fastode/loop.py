@@ -1,0 +1,192 @@
+"""The step loop of adaptive explicit Runge-Kutta methods.
+
+    propose dt -> S - 1 stages and evaluations -> new state and error norm -> accept or reject -> outputs
+
+Reading order: :mod:`fastode.problem`, this file, :mod:`fastode.kernels.reference`, :mod:`fastode.methods.bosh3`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .clock import LockstepClock
+from .controller import initial_step
+from .errors import NonFiniteState
+from .field import Field
+from .kernels import Engine
+from .kernels.native import NativeStep
+from .kernels.torch_step import TorchStep
+from .problem import Problem
+from .rows import RowsClock
+from .tableau import ButcherTableau
+from .tree import Parts
+
+Kernels = TorchStep | NativeStep
+
+
+class Step:
+    """An accepted step, as observers see it. Valid until the observer returns.
+
+    Attributes:
+        t, t1: start and end; dt: ``t1 - t``, signed. In units of t.
+        y, y1: states at both ends.
+        kernels: hold the slopes and interpolate.
+        k_first: the slope at ``y``.
+        accept: True, or the rows that accepted.
+    """
+
+    __slots__ = ("accept", "dt", "k_first", "kernels", "t", "t1", "y", "y1")
+
+    def __init__(
+        self, t: Any, dt: Any, t1: Any, y: Parts, y1: Parts, kernels: Kernels, k_first: Parts, accept: bool | Tensor
+    ) -> None:
+        self.t, self.dt, self.t1 = t, dt, t1
+        self.y, self.y1 = y, y1
+        self.kernels = kernels
+        self.k_first = k_first
+        self.accept = accept
+
+    def at(self, t: float | Tensor) -> Parts:
+        """The state at ``t`` between the step's ends; the new state itself at its end."""
+        if isinstance(t, Tensor):
+            return self.kernels.interpolate((t - self.t) / self.dt)  # type: ignore[arg-type]
+        return self.y1 if t == self.t1 else self.kernels.interpolate((t - self.t) / (self.t1 - self.t))
+
+
+class Observer(Protocol):
+    """What is made of a solve: outputs, an event, a dense solution, a tape of steps."""
+
+    def start(self, t: float, y: Parts) -> bool:
+        """The solve begins; True ends it at once."""
+
+    def accepted(self, step: Step) -> bool:
+        """A step was accepted; True ends the solve."""
+
+
+def integrate(
+    problem: Problem,
+    tableau: ButcherTableau,
+    engine: Engine,
+    clock: LockstepClock | RowsClock,
+    observer: Observer,
+    *,
+    first_step: float | None = None,
+    jump: Callable[[float, Parts], Parts] | None = None,
+) -> None:
+    """Integrate ``problem`` until ``observer`` has what it wants.
+
+    Args:
+        tableau: an explicit method with an error estimate and a midpoint.
+        engine: the kernels.
+        clock: time, step size and controller; of all rows in lockstep, or of each row its own.
+        first_step: size of the first step; by default Hairer's heuristic (one evaluation). Rows bring their own.
+        jump: called with ``(t, y)`` where the clock's ``jump_t`` is reached; returns the state to go on with.
+
+    Raises:
+        NonFiniteState, StepSizeUnderflow, TooManySteps: the solve cannot go on.
+    """
+    field, y = problem.field, problem.y0
+    rows = len(clock.t) if isinstance(clock, RowsClock) else None
+    kernels = engine.bind(
+        tableau, y, problem.rtol, problem.atol, problem.norm, problem.anchor, problem.controlled, rows
+    )
+    k0 = field(problem.time(clock.t), y)
+    if isinstance(clock, RowsClock):
+        pass
+    elif first_step is None:
+        clock.dt, k0 = _first_step(problem, tableau, kernels, clock, k0)
+    else:
+        check_finite(y, clock.t)
+        clock.dt = first_step
+    if field.traced or problem.needs_tape:
+        kernels = _to_tape(kernels, problem)
+    problem.stats.engine = kernels.engine
+    done = observer.start(clock.t, y)
+    stages = tableau.stages
+    on_step, on_accept, on_reject = problem.callbacks
+    while not done and clock.running:
+        if on_step:
+            on_step(
+                problem.time_value(clock.t),
+                problem.restore_state(y),
+                problem.time_value(clock.controller.clamp(clock.dt)),
+            )
+        t, dt, t1 = clock.propose()
+        times = kernels.begin(t, dt, t1, y)
+        k = k0
+        for i in range(1, stages):
+            k = field(times[i], kernels.stage(i, k))
+            if field.traced and not kernels.differentiable:
+                kernels = _to_tape(kernels, problem)
+        y1, err = kernels.finish(k)
+        accept = clock.judge(err)  # type: ignore[arg-type]
+        if accept if isinstance(accept, bool) else bool(accept.any()):
+            if on_accept:
+                on_accept(problem.time_value(t), problem.restore_state(y), problem.time_value(abs(dt)))
+            if accept is True and not err <= 1:
+                check_finite(y1, t1)
+            done = observer.accepted(Step(t, dt, t1, y, y1, kernels, k0, accept))
+            y, k0 = clock.select(accept, y1, y), clock.select(accept, k, k0)
+            if clock.on_jump and not done:
+                if jump is not None:
+                    y = jump(t1, y)
+                k0 = field(problem.time(t1, side=1.0), y)
+        elif on_reject:
+            on_reject(problem.time_value(t), problem.restore_state(y), problem.time_value(abs(dt)))
+    if isinstance(clock, LockstepClock):
+        problem.stats.t, problem.stats.dt = clock.t, clock.dt
+
+
+def _to_tape(kernels: Kernels, problem: Problem) -> TorchStep:
+    """Go on recording for autograd: the field's value requires grad."""
+    tape = kernels.to_tape()
+    problem.stats.engine = tape.engine
+    return tape
+
+
+def _first_step(
+    problem: Problem, tableau: ButcherTableau, kernels: Kernels, clock: LockstepClock, k0: Parts
+) -> tuple[float, Parts]:
+    """Hairer's first step, and the first slope (copied if the field turns out to reuse its output buffer)."""
+    field, y = problem.field, problem.y0
+    kept = tuple([k.detach().clone() for k in k0])
+
+    def probe(h0: float) -> float:
+        signed = clock.direction * h0
+        with torch.no_grad():
+            y1 = kernels.combine(y, [kept], [signed])
+        f1 = _without_tape(field, problem.time(clock.t + signed), y1)
+        field.detect_shared_buffer(k0, f1)
+        return kernels.norm_of(y, f1, kept)
+
+    d0 = kernels.norm_of(y, y)
+    if not math.isfinite(d0):
+        check_finite(y, clock.t)
+    d1 = kernels.norm_of(y, kept)
+    dt = initial_step(d0, d1, probe, tableau.order, problem.number, problem.power)
+    return dt, kept if field.copies else k0
+
+
+def _without_tape(field: Field, t: Tensor, y: Parts) -> Parts:
+    """An evaluation whose value only sizes a step; a tape is not kept (the field may still use autograd inside)."""
+    traced = field.traced
+    value = tuple([f.detach() for f in field(t, y)])
+    field.traced = traced
+    return value
+
+
+def check_finite(y: Parts, t: float) -> None:
+    """Refuse to step from a state with NaN or infinity."""
+    for i, part in enumerate(y):
+        if part.device.type != "meta" and not bool(torch.isfinite(part).all()):
+            bad = int((~torch.isfinite(part)).sum())
+            where = f"part {i} of the state" if len(y) > 1 else "the state"
+            raise NonFiniteState(
+                f"non-finite values in state `y`: {bad} of {part.numel()} elements of {where} are NaN or infinite at "
+                f"t={t:.9g}"
+            )

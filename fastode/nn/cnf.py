@@ -1,0 +1,202 @@
+"""Continuous normalizing flows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidArgument, did_you_mean
+from .affine import Affine
+from .divergence import NOISES, exact_divergence, hutchinson_divergence, sample_noise
+from .normal import StandardNormal
+from .settings import SolverSettings, check_span, trained_parameters
+
+TRACES = ("exact", "hutchinson")
+
+
+class CNF(nn.Module):
+    """A density that flows from a standard normal at ``t_span[0]`` to the data at ``t_span[1]``.
+
+    Points move along ``dz/dt = func(t, z)``. The logarithm of the density changes by
+    ``d log p / dt = -tr(df/dz)``, integrated beside ``z``.
+
+    * ``cnf(z)``, the forward map, goes from the base at ``t_span[0]`` to the data at ``t_span[1]``;
+    * ``cnf.inverse(x)`` goes from the data to the base.
+
+    Both return the log-determinant of their own Jacobian, so the two are opposite:
+    ``log_prob(x) = log N(z) + logdet`` with ``z, logdet = cnf.inverse(x)``. (This is the direction of
+    ``torch.distributions``; FFJORD's code calls the map from data to base "forward".)
+
+    Args:
+        func: ``func(t, z) -> dz/dt`` with rows that do not depend on each other; any module, or an
+            :class:`MLPField`, which knows its divergence and needs no autograd for it.
+        dim: features, ``D``; read from ``func.dim`` or ``affine`` when absent.
+        t_span: times of base and data, in units of t.
+        trace: ``"exact"``, or ``"hutchinson"``: an unbiased estimate whose noise is drawn once per solve.
+        noise: of Hutchinson's estimate, ``"rademacher"`` or ``"gaussian"``.
+        affine: a fixed last step from the flow's coordinates to the data's; see :class:`Affine`.
+        method, rtol, atol, options: of the solver; see :func:`fastode.odeint`.
+        gradient: ``"discrete"`` (default), ``"autograd"`` or ``"backsolve"``; see :class:`NeuralODE`.
+        adjoint_options: further keywords of :func:`fastode.odeint_adjoint` for ``"backsolve"``.
+
+    Raises:
+        InvalidArgument: an unknown ``trace``, ``noise`` or ``gradient``, or no way to tell ``dim``.
+
+    Reference: Chen et al., "Neural Ordinary Differential Equations", NeurIPS 2018, eq. 8; Grathwohl et al.,
+    "FFJORD", ICLR 2019, eq. 4 and 7.
+    """
+
+    def __init__(
+        self,
+        func: nn.Module,
+        dim: int | None = None,
+        t_span: tuple[float, float] = (0.0, 1.0),
+        *,
+        trace: str = "exact",
+        noise: str = "rademacher",
+        affine: Affine | None = None,
+        method: str = "dopri5",
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        options: dict[str, Any] | None = None,
+        gradient: str = "discrete",
+        adjoint_options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (("trace", trace, TRACES), ("noise", noise, NOISES)):
+            if value not in known:
+                raise InvalidArgument(
+                    f"`{name}={value!r}` is not known.{did_you_mean(value, list(known))} "
+                    f"Known: {', '.join(known)}"
+                )
+        if dim is None:
+            dim = affine.shift.shape[0] if affine is not None else getattr(func, "dim", None)
+        if not isinstance(dim, int):
+            raise InvalidArgument(
+                f"`func` is a {type(func).__name__} without a `dim`, so the number of features is not known; "
+                "write `CNF(func, dim=2)`"
+            )
+        self.func = func
+        self.dim = dim
+        self.t_span = check_span(t_span)
+        self.trace = trace
+        self.noise = noise
+        self.affine = affine
+        self.settings = SolverSettings(method, rtol, atol, options, gradient, adjoint_options or {})
+
+    @property
+    def base(self) -> StandardNormal:
+        """The density at ``t_span[0]``."""
+        return StandardNormal(self.dim)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        return f"dim={self.dim}, t_span={self.t_span}, trace={self.trace!r}, settings={self.settings}"
+
+    def forward(self, z: Tensor, *, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """From the base to the data.
+
+        Args:
+            z: ``[B, D]`` floating; points at ``t_span[0]``.
+            noise: ``[B, D]``; Hutchinson's noise, drawn anew for each call when absent.
+
+        Returns:
+            ``x: [B, D]`` and ``log |det dx/dz|: [B]``.
+        """
+        x, log_det = self._transport(self._check(z, "z"), self.t_span, noise)
+        if self.affine is None:
+            return x, log_det
+        return self.affine(x), log_det + self.affine.log_det()
+
+    def inverse(self, x: Tensor, *, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """From the data to the base.
+
+        Args:
+            x: ``[B, D]`` floating; points at ``t_span[1]``.
+            noise: ``[B, D]``; Hutchinson's noise, drawn anew for each call when absent.
+
+        Returns:
+            ``z: [B, D]`` and ``log |det dz/dx|: [B]``.
+        """
+        x = self._check(x, "x")
+        u = x if self.affine is None else self.affine.inverse(x)
+        z, log_det = self._transport(u, self.t_span[::-1], noise)
+        return z, log_det if self.affine is None else log_det - self.affine.log_det()
+
+    def log_prob(self, x: Tensor, *, noise: Tensor | None = None) -> Tensor:
+        """Natural logarithm of the density at ``x: [B, D]``, as ``[B]``.
+
+        With ``trace="hutchinson"`` it is an unbiased estimate; ``noise`` as in :meth:`inverse`.
+        """
+        z, log_det = self.inverse(x, noise=noise)
+        return self.base.log_prob(z) + log_det
+
+    def sample(self, n: int) -> Tensor:
+        """``n`` draws as ``[n, D]``, from torch's global generator, without gradients."""
+        if n < 1:
+            raise InvalidArgument(f"`n={n}` must be at least 1; for example `cnf.sample(1000)`")
+        like = next(
+            (p for p in (*self.parameters(), *self.buffers()) if p.is_floating_point()), torch.empty(0)
+        )
+        with torch.no_grad():
+            return self.trajectory(self.base.sample(n, like.dtype, like.device), n_times=2)[-1]
+
+    def trajectory(self, z: Tensor, n_times: int = 50) -> Tensor:
+        """The path of points from base to data, without its density.
+
+        Args:
+            z: ``[B, D]``; points at ``t_span[0]``.
+            n_times: number of equally spaced times, both ends included.
+
+        Returns:
+            ``[n_times, B, D]``. With ``affine``, all of it in the coordinates of the data.
+        """
+        z = self._check(z, "z")
+        t = torch.linspace(*self.t_span, n_times, dtype=z.dtype, device=z.device)
+        path: Tensor = self.settings.solve(self.func, z, t, trained_parameters(self.func))
+        if self.affine is None:
+            return path
+        mapped: Tensor = self.affine(path.reshape(-1, self.dim))
+        return mapped.reshape(path.shape)
+
+    def with_tolerance(self, rtol: float, atol: float, trace: str | None = None) -> CNF:
+        """The same flow, sharing parameters, with other tolerances and, if given, another ``trace``."""
+        other = copy.copy(self)
+        other.settings = replace(self.settings, rtol=rtol, atol=atol)
+        other.trace = trace or self.trace
+        return other
+
+    def _transport(self, z: Tensor, span: tuple[float, ...], noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The points at ``span[1]`` and the integral of the divergence on the way there."""
+        if self.trace == "hutchinson" and noise is None:
+            noise = sample_noise(z.detach(), self.noise)
+        augmented = _Augmented(self.func, noise if self.trace == "hutchinson" else None)
+        t = torch.tensor(span, dtype=z.dtype, device=z.device)
+        path = self.settings.solve(augmented, (z, z.new_zeros(z.shape[0])), t, trained_parameters(self.func))
+        return path[0][-1], path[1][-1]
+
+    def _check(self, x: Tensor, name: str) -> Tensor:
+        if x.dim() != 2 or x.shape[1] != self.dim or not x.is_floating_point():
+            raise InvalidArgument(
+                f"`{name}` has shape {tuple(x.shape)} and dtype {x.dtype}; it must be floating, "
+                f"[batch, {self.dim}]"
+            )
+        return x
+
+
+class _Augmented:
+    """``d(z, l)/dt = (f, tr(df/dz))``. Made for one solve: the noise is fixed during it and gone after it."""
+
+    def __init__(self, func: Callable[[Tensor, Tensor], Tensor], noise: Tensor | None) -> None:
+        self.func = func
+        self.noise = noise
+
+    def __call__(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if self.noise is None:
+            return exact_divergence(self.func, t, state[0])
+        return hutchinson_divergence(self.func, t, state[0], self.noise)

@@ -1,0 +1,89 @@
+"""What a solve cost: function evaluations, steps, rejections, and which engine served it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass
+class SolveStats:
+    """The account of one solve.
+
+    Attributes:
+        method: name of the method.
+        direction: ``"forward"``, or ``"backward"`` for the solve or sweep of a gradient.
+        engine: which kernels served: ``"native"``, ``"reference"``, or ``"autograd"`` (a tape).
+        reason: why the fastest engine did not serve, or ``""``.
+        n_func: evaluations of the vector field.
+        n_steps: attempted steps; ``n_accepted + n_rejected``.
+        t, dt: time reached, and the step size that would come next (0 for fixed grids), in units of t.
+    """
+
+    method: str = ""
+    direction: str = "forward"
+    engine: str = ""
+    reason: str = ""
+    n_func: int = 0
+    n_accepted: int = 0
+    n_rejected: int = 0
+    t: float = 0.0
+    dt: float = 0.0
+
+    @property
+    def n_steps(self) -> int:
+        """Attempted steps."""
+        return self.n_accepted + self.n_rejected
+
+
+class StatsLog(list[SolveStats]):
+    """The solves of a ``with fastode.stats()`` block, in order of their start."""
+
+    @property
+    def n_func(self) -> int:
+        """Evaluations of the field in all solves."""
+        return sum(s.n_func for s in self)
+
+    @property
+    def n_steps(self) -> int:
+        """Attempted steps in all solves."""
+        return sum(s.n_steps for s in self)
+
+
+# A list that is shared with the threads of the autograd engine: backward passes run there.
+_logs: list[StatsLog] = []
+_last: ContextVar[SolveStats | None] = ContextVar("fastode_last_stats", default=None)
+
+
+@contextmanager
+def stats() -> Iterator[StatsLog]:
+    """Record the cost of every solve in the block, backward passes included.
+
+    Example:
+        >>> with fastode.stats() as log:
+        ...     odeint(func, y0, t)
+        >>> log[0].n_func, log[0].n_accepted, log[0].engine
+    """
+    log = StatsLog()
+    _logs.append(log)
+    try:
+        yield log
+    finally:
+        # by identity: two empty logs are equal as lists
+        del _logs[next(i for i, other in enumerate(_logs) if other is log)]
+
+
+def last_stats() -> SolveStats | None:
+    """The account of the most recent solve of this thread, or None."""
+    return _last.get()
+
+
+def new_stats(method: str, direction: str = "forward") -> SolveStats:
+    """Open the account of a solve and hand it to every open log."""
+    entry = SolveStats(method, direction)
+    _last.set(entry)
+    for log in _logs:
+        log.append(entry)
+    return entry

@@ -1,0 +1,100 @@
+// The mathematics of csrc/include/fastode, without Python.
+#include <initializer_list>
+#include <limits>
+
+#include "check.h"
+#include "fastode/controller.h"
+#include "fastode/interp.h"
+#include "fastode/norm.h"
+#include "fastode/rk.h"
+
+using namespace fastode;
+
+namespace {
+
+const double INF = std::numeric_limits<double>::infinity();
+const double NOT = std::numeric_limits<double>::quiet_NaN();
+
+void nan_max_and_nan_min_propagate_nan_from_either_side() {
+  CHECK(nan_max(1.0, 2.0) == 2.0);
+  CHECK(nan_min(1.0, 2.0) == 1.0);
+  CHECK(nan_max(-INF, INF) == INF);
+  CHECK(std::isnan(nan_max(NOT, 1.0)) && std::isnan(nan_max(1.0, NOT)));
+  CHECK(std::isnan(nan_min(NOT, 1.0)) && std::isnan(nan_min(1.0, NOT)));
+  CHECK(std::isnan(clamp(NOT, 0.0, 1.0)));
+}
+
+void folding_the_lanes_gives_the_sum_and_the_largest() {
+  double sum[LANES], largest[LANES];
+  for (int i = 0; i < LANES; ++i) sum[i] = largest[i] = i;
+  CHECK(fold_sum(sum) == LANES * (LANES - 1) / 2.0);
+  CHECK(fold_max(largest) == LANES - 1);
+  CHECK(finish_norm(Norm::rms, 36.0, 4) == 3.0);
+  CHECK(finish_norm(Norm::max, 36.0, 4) == 36.0);
+  CHECK(finish_norm(Norm::rms, NOT, 0) == 0.0);
+}
+
+void terms_of_weight_zero_are_left_out() {
+  const float x = 1.0f, y = 2.0f;
+  const float* k[] = {&x, &y, &x};
+  const float a[] = {0.5f, 0.0f, 2.0f};
+  const auto terms = scaled_terms(k, a, 3, 0.25f);
+  CHECK(terms.count == 2);
+  CHECK(terms.vector[1] == &x && terms.weight[1] == 0.5f);
+}
+
+void the_last_stage_is_evaluated_just_inside_the_step() {
+  CHECK(stage_time(1.0, 0.5, 1.5, 0.0) == 1.0);
+  CHECK(stage_time(1.0, 0.5, 1.5, 0.5) == 1.25);
+  CHECK(stage_time(1.0, 0.5, 1.5, 1.0) == std::nextafter(1.5, -INF));
+  CHECK(stage_time(1.0f, -0.5f, 0.5f, 1.0f) == std::nextafterf(0.5f, 1.0f));
+}
+
+void the_quartic_meets_its_five_conditions() {
+  const auto value = [](double x, double y0, double y1, double mid, double f0, double f1) {
+    const QuarticWeights q = quartic_weights(x);
+    return y0 + q.y1 * (y1 - y0) + q.mid * (mid - y0) + q.f0 * f0 + q.f1 * f1;
+  };
+  // p(x) = x^4 - 2 x^3 + 3 x^2 - 4 x + 5 is its own interpolant.
+  const auto p = [](double x) { return (((x - 2) * x + 3) * x - 4) * x + 5; };
+  for (double x : {0.0, 0.125, 0.5, 0.75, 1.0}) CHECK(close(value(x, p(0), p(1), p(0.5), -4, 4 - 6 + 6 - 4), p(x)));
+  CHECK(between(1.0, 4.0, 0.0, 1.0, 0.0) == 1.0);
+  CHECK(between(1.0, 4.0, 1.0, 0.0, 0.0) == 4.0);
+}
+
+void the_controller_follows_the_error() {
+  const Limits limits{5, 0.9, 0.2, 10, 0, INF};
+  CHECK(control(1.0, 0.5, limits).accept);
+  CHECK(!control(1.0000001, 0.5, limits).accept);
+  CHECK(control(0.0, 0.5, limits).dt == 5.0);
+  CHECK(control(INF, 0.5, limits).dt == 0.1);
+  CHECK(!control(NOT, 0.5, limits).accept && std::isnan(control(NOT, 0.5, limits).dt));
+}
+
+void rows_stop_for_good() {
+  double t[] = {0, 1, 0}, dt[] = {2, 1e-17, 1}, err[] = {0.5, 3, NOT}, t_end[] = {1, 2, 3};
+  unsigned char accept[3];
+  std::int32_t status[] = {0, 0, 0};
+  std::int64_t accepted[] = {0, 0, 0}, rejected[] = {0, 0, 0};
+  const RowState state{t, dt, err, t_end, accept, status, accepted, rejected};
+  const Limits limits{5, 0.9, 0.2, 10, 0, INF};
+  for (int round = 0; round < 2; ++round) {
+    for (int r = 0; r < 3; ++r) control_row(r, state, limits);
+  }
+  CHECK(status[0] == 1 && status[1] == 2 && status[2] == 3);
+  CHECK(accepted[0] == 1 && rejected[1] == 1 && rejected[2] == 1);
+  CHECK(t[0] == 2 && t[1] == 1 && t[2] == 0);
+}
+
+}  // namespace
+
+int main() {
+  nan_max_and_nan_min_propagate_nan_from_either_side();
+  folding_the_lanes_gives_the_sum_and_the_largest();
+  terms_of_weight_zero_are_left_out();
+  the_last_stage_is_evaluated_just_inside_the_step();
+  the_quartic_meets_its_five_conditions();
+  the_controller_follows_the_error();
+  rows_stop_for_good();
+  return failures == 0 ? 0 : 1;
+}
