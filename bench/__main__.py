@@ -23,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the cases and print the table; 1 if a target was missed or a row refused."""
     args = _parser().parse_args(argv)
     if args.device != "cpu":
-        print("--device cuda: there is no GPU engine yet, so there is nothing to measure; use --device cpu", file=sys.stderr)
+        print(
+            "--device cuda: there is no GPU engine yet, so there is nothing to measure; use --device cpu",
+            file=sys.stderr,
+        )
         return 2
     facts = environment()
     if facts["load"] > QUIET_LOAD:

@@ -137,9 +137,7 @@ def exactly(field: nn.Module, make: Callable[..., Side], y0: Any, t: Tensor) -> 
     def reference() -> Tensor:
         import torchdiffeq
 
-        side = make(
-            "reference", torchdiffeq.odeint, in_double(y0), t.double(), method="dopri8", rtol=1e-11, atol=1e-11
-        )
+        side = make("reference", torchdiffeq.odeint, in_double(y0), t.double(), method="dopri8", rtol=1e-11, atol=1e-11)
         return side.result(side.run(copy.deepcopy(field).double()))
 
     return reference

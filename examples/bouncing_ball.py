@@ -41,9 +41,7 @@ class Ball(nn.Module):
         for _ in range(n):
             # a hair above the ground: the ground itself is where the last event was
             state = (torch.full_like(speed, 1e-9), speed)
-            event_t, (_, speeds) = odeint_event(
-                self, state, times[-1], event_fn=hits_ground, rtol=1e-10, atol=1e-10
-            )
+            event_t, (_, speeds) = odeint_event(self, state, times[-1], event_fn=hits_ground, rtol=1e-10, atol=1e-10)
             times.append(event_t.reshape(()))
             speed = -KEPT * speeds[-1]
         return torch.stack(times[1:])
@@ -76,9 +74,7 @@ def main() -> float:
         loss.backward()
         optimizer.step()
         if step % 5 == 0:
-            print(
-                f"step {step:3d}   third bounce at {third.item():.5f} s   speed {ball.speed.item():.5f} m/s"
-            )
+            print(f"step {step:3d}   third bounce at {third.item():.5f} s   speed {ball.speed.item():.5f} m/s")
     exact_speed = goal * ball.gravity / (2 * (1 + KEPT + KEPT**2))
     with torch.no_grad():
         miss = abs(float(ball.bounces(3)[-1]) - goal)

@@ -161,7 +161,7 @@ def odeint_event(
     Reference: Chen, Amos, Nickel, "Learning neural event functions for ordinary differential equations", 2021, eq. (7).
     """
     if not isinstance(t0, Tensor):
-        t0 = torch.as_tensor(t0, dtype=torch.get_default_dtype())
+        t0 = torch.as_tensor(t0, dtype=torch.float64)
     start = t0.reshape(-1)
     t = torch.cat([start, start.detach() + (-1.0 if reverse_time else 1.0)])
     event_t, solution = odeint_interface(func, y0, t, *args, event_fn=event_fn, **kwargs)
@@ -187,7 +187,7 @@ def odeint_dense(
         ``[..., *y0.shape]``. Times beyond the interval raise ``InvalidArgument``. Every explicit and grid method, in either direction.
     """
     like = t0 if isinstance(t0, Tensor) else t1 if isinstance(t1, Tensor) else None
-    dtype = torch.get_default_dtype() if like is None else like.dtype
+    dtype = torch.float64 if like is None else like.dtype
     t = torch.stack([torch.as_tensor(v, dtype=dtype).reshape(()) for v in (t0, t1)])
     return dense_solution(prepare(func, y0, t, args, rtol, atol, method, options))
 

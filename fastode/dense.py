@@ -43,7 +43,7 @@ class DenseSolution:
             InvalidArgument: a time lies outside the interval that was solved.
         """
         d = self._direction
-        times = torch.as_tensor(t)
+        times = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         flat = times.reshape(-1)
         s = [d * self._problem.round_time(v) for v in flat.detach().to(torch.float64).tolist()]
         ends = [d * v for v in self.ends]
@@ -55,7 +55,7 @@ class DenseSolution:
         steps = [min(bisect.bisect_right(ends, v), len(ends) - 1) - 1 for v in s]
         x = self._fractions(flat, s, steps)
         index = torch.tensor(steps, dtype=torch.long, device=self._coefficients[0].device)
-        values = [self._evaluate(c[index], x).reshape(*times.shape, *c.shape[2:]) for c in self._coefficients]
+        values = [self._evaluate(c[index], x).reshape((*times.shape, *c.shape[2:])) for c in self._coefficients]
         return self._problem.restore_state(values)
 
     def _fractions(self, flat: Tensor, s: list[float], steps: list[int]) -> Tensor:

@@ -198,7 +198,8 @@ def between(
         x = (t - t0) / (t1 - t0)
         return stepper.combine(y, [y1, y], [x, -x])
     if interp == "cubic":
-        f1 = problem.field(torch.as_tensor(t1).to(problem.y0[0].device, problem.real_dtype), y1)
+        end = t1 if isinstance(t1, Tensor) else torch.tensor(t1, dtype=torch.float64)
+        f1 = problem.field(end.to(problem.y0[0].device, problem.real_dtype), y1)
         x = (t - t0) / (t1 - t0)
         back = x * (1 - x)
         w = x * x * (3 - 2 * x)

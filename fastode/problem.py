@@ -183,7 +183,8 @@ def check_tolerance(name: str, tol: Any, parts: Parts, spec: Any, time_dtype: to
     if isinstance(tol, Tensor) and tol.requires_grad:
         raise InvalidArgument(f"{name} cannot require gradient: use {name}.detach()")
     if spec is not None and not _is_scalar(tol):
-        values = list(tol)
+        # torchdiffeq makes tensors of the default dtype of them, which rounds
+        values = [v if isinstance(v, Tensor) else torch.as_tensor(v) for v in tol]
         if len(values) != len(parts):
             raise InvalidArgument(
                 f"If using tupled {name} it must have the same length as the tuple y0: {len(values)} given, "
@@ -215,7 +216,7 @@ def _tolerance_of(name: str, tol: Any, part: Tensor, time_dtype: torch.dtype) ->
             raise InvalidArgument(f"{name} must not be negative, but its smallest element is {float(tol.min())}")
         limit: Tensor = tol
         return limit
-    if hasattr(tol, "__len__"):
+    if not isinstance(tol, Tensor) and hasattr(tol, "__len__"):
         return _tolerance_of(name, torch.as_tensor(tol, dtype=time_dtype), part, time_dtype)
     try:
         value = float(tol)

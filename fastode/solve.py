@@ -65,7 +65,7 @@ def states_at_event(request: Request, problem: Problem, event_fn: EventFn) -> tu
     method = request.method
     event = EventFunction(event_fn, problem)
     refuse_without_data(problem)
-    tolerance = min(float(torch.as_tensor(a).min()) for a in problem.atol)
+    tolerance = min(float(torch.as_tensor(a, dtype=torch.float64).min()) for a in problem.atol)
     if isinstance(method, ExternalMethod):
         raise InvalidArgument(
             f"method={request.method_name!r} cannot locate events; use 'dopri5' or a fixed-grid method"

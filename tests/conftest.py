@@ -24,11 +24,7 @@ def _uninitialised_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def filled(*args: object, _make: object = make, **kwargs: object) -> torch.Tensor:
             x = _make(*args, **kwargs)  # type: ignore[operator]
-            if (
-                (x.is_floating_point() or x.is_complex())
-                and x.device.type == "cpu"
-                and type(x) is torch.Tensor
-            ):
+            if (x.is_floating_point() or x.is_complex()) and x.device.type == "cpu" and type(x) is torch.Tensor:
                 x.detach().fill_(float("nan"))
             return x
 

@@ -139,7 +139,9 @@ def make_problem(field: StubField, t: Sequence[float] = (0.0, 1.0)) -> Problem:
     )
 
 
-def make_clock(problem: Problem, controller: StubController | Controller | None = None, **options: Any) -> LockstepClock:
+def make_clock(
+    problem: Problem, controller: StubController | Controller | None = None, **options: Any
+) -> LockstepClock:
     """The clock of a problem; without limits unless ``options`` set some."""
     defaults: dict[str, Any] = {
         "step_t": [],

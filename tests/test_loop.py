@@ -42,7 +42,12 @@ class Run:
 
     def go(self) -> Run:
         integrate(
-            self.problem, STUB_METHOD, self.engine, self.clock, self.observer, **self.arguments  # type: ignore[arg-type]
+            self.problem,
+            STUB_METHOD,
+            self.engine,
+            self.clock,
+            self.observer,
+            **self.arguments,  # type: ignore[arg-type]
         )
         return self
 
@@ -254,7 +259,7 @@ def test_a_step_gives_its_own_new_state_at_its_end():
     run = Run()
     y, y1 = (torch.zeros(2),), (torch.ones(2),)
     run.kernels.y = y
-    step = Step(0.0, 0.5, 0.5, y, y1, run.kernels, ())  # type: ignore[arg-type]
+    step = Step(0.0, 0.5, 0.5, y, y1, run.kernels, (), True)  # type: ignore[arg-type]
     assert step.at(0.5) is y1
     assert step.at(0.125) is y
     assert run.kernels.interpolated == [0.25]

@@ -18,12 +18,8 @@ from ..training.trainer import select
 
 console = Console(soft_wrap=True, highlight=False)
 
-RunArgument = Annotated[
-    Path, typer.Argument(help="Folder of a run, as made by `fastode train`.", show_default=False)
-]
-Threads = Annotated[
-    int | None, typer.Option(help="CPU threads for torch and fastode.", show_default="torch's choice")
-]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, as made by `fastode train`.", show_default=False)]
+Threads = Annotated[int | None, typer.Option(help="CPU threads for torch and fastode.", show_default="torch's choice")]
 
 T = TypeVar("T")
 
@@ -66,6 +62,4 @@ def attempt(action: Callable[[], T], what: str) -> T:
     try:
         return action()
     except OSError as error:
-        raise InvalidArgument(
-            f"{what} cannot be written ({error.strerror or error}); choose another place"
-        ) from None
+        raise InvalidArgument(f"{what} cannot be written ({error.strerror or error}); choose another place") from None

@@ -19,9 +19,7 @@ from .common import RunArgument, Threads, attempt, console, load_flow, set_threa
 
 def sample(
     run: RunArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npy or .csv.")] = Path(
-        "samples.npy"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npy or .csv.")] = Path("samples.npy"),
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     threads: Threads = None,
@@ -42,9 +40,7 @@ def sample(
     return 0
 
 
-def _encode(
-    values: np.ndarray[tuple[int, ...], np.dtype[np.float32]], columns: list[str], suffix: str
-) -> bytes:
+def _encode(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]], columns: list[str], suffix: str) -> bytes:
     if suffix == ".npy":
         raw = io.BytesIO()
         np.save(raw, values, allow_pickle=False)

@@ -51,23 +51,15 @@ def train(
     ] = TrainConfig.lr,
     weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = TrainConfig.weight_decay,
     clip: Annotated[float, typer.Option(help="Largest norm of the gradient.")] = TrainConfig.clip,
-    hidden: Annotated[
-        str, typer.Option(help="Widths of the hidden layers of the field, with commas.")
-    ] = ",".join(map(str, TrainConfig.hidden)),
-    layer: Annotated[
-        str, typer.Option(help="How time enters a layer: concatsquash or concat.")
-    ] = TrainConfig.layer,
+    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers of the field, with commas.")] = ",".join(
+        map(str, TrainConfig.hidden)
+    ),
+    layer: Annotated[str, typer.Option(help="How time enters a layer: concatsquash or concat.")] = TrainConfig.layer,
     activation: Annotated[str, typer.Option(help="tanh, softplus or silu.")] = TrainConfig.activation,
-    trace: Annotated[
-        str, typer.Option(help="Divergence while training: exact or hutchinson.")
-    ] = TrainConfig.trace,
-    noise: Annotated[
-        str, typer.Option(help="Hutchinson's noise: rademacher or gaussian.")
-    ] = TrainConfig.noise,
+    trace: Annotated[str, typer.Option(help="Divergence while training: exact or hutchinson.")] = TrainConfig.trace,
+    noise: Annotated[str, typer.Option(help="Hutchinson's noise: rademacher or gaussian.")] = TrainConfig.noise,
     gradient: Annotated[str, typer.Option(help="discrete, autograd or backsolve.")] = TrainConfig.gradient,
-    method: Annotated[
-        str, typer.Option(help="ODE method, for example dopri5, tsit5 or bosh3.")
-    ] = TrainConfig.method,
+    method: Annotated[str, typer.Option(help="ODE method, for example dopri5, tsit5 or bosh3.")] = TrainConfig.method,
     tol: Annotated[float, typer.Option(help="rtol and atol while training.")] = TrainConfig.tol,
     eval_tol: Annotated[
         float, typer.Option(help="rtol and atol for likelihoods, samples and pictures.")
@@ -103,8 +95,7 @@ def train(
         config = folder.read_config()
     elif data is None:
         raise InvalidArgument(
-            f"no data given; name a density ({', '.join(TOYS)}) or a file, "
-            "or continue a run with `--resume FOLDER`"
+            f"no data given; name a density ({', '.join(TOYS)}) or a file, or continue a run with `--resume FOLDER`"
         )
     else:
         config = TrainConfig(
@@ -173,8 +164,7 @@ def _run(trainer: Trainer, folder: RunFolder, plots: bool) -> int:
     table.add_row("Gaussian, full covariance", f"{gaussian:.4f}")
     console.print(table)
     console.print(
-        f"trained for {seconds:.0f} s; best parameters from step {trainer.best_step}; "
-        f"results in [bold]{folder.path}[/]"
+        f"trained for {seconds:.0f} s; best parameters from step {trainer.best_step}; results in [bold]{folder.path}[/]"
     )
     if plots:
         draw(folder, trainer.data, animate=True)

@@ -55,7 +55,10 @@ class FlatView:
         if self.whole or all(isinstance(v, float) and v == values[0] for v in values):
             return values[0]
         return torch.cat(
-            [torch.as_tensor(v).expand(s).reshape(-1) for v, s in zip(values, self.shapes, strict=True)]
+            [
+                torch.as_tensor(v, dtype=torch.float64).expand(s).reshape(-1)
+                for v, s in zip(values, self.shapes, strict=True)
+            ]
         )
 
     def solver(self, kind: Any, options: dict[str, Any]) -> Any:
@@ -75,13 +78,10 @@ class SolverStepper:
         self.like = view.problem.t
         view.problem.stats.engine = "autograd" if view.problem.needs_tape else "reference"
 
-    def step(
-        self, t0: Weight, dt: Weight, t1: Weight, times: Sequence[Tensor], y: Parts
-    ) -> tuple[Parts, Parts]:
+    def step(self, t0: Weight, dt: Weight, t1: Weight, times: Sequence[Tensor], y: Parts) -> tuple[Parts, Parts]:
         view, direction = self.view, self.view.direction
         start, size, end = (
-            direction * torch.as_tensor(v, dtype=self.like.dtype, device=self.like.device)
-            for v in (t0, dt, t1)
+            direction * torch.as_tensor(v, dtype=self.like.dtype, device=self.like.device) for v in (t0, dt, t1)
         )
         flat = view.join(y)
         value = self.solver._step_func(view.func, start, size, end, flat)
@@ -104,10 +104,7 @@ def method_of(kind: Any) -> Method:
     """
     if kind in _STOCK:
         return lookup(_STOCK[kind])
-    if (
-        issubclass(kind, RKAdaptiveStepsizeODESolver)
-        and kind.integrate is RKAdaptiveStepsizeODESolver.integrate
-    ):
+    if issubclass(kind, RKAdaptiveStepsizeODESolver) and kind.integrate is RKAdaptiveStepsizeODESolver.integrate:
         return kind.as_method()
     if issubclass(kind, FixedGridODESolver) and kind.integrate is FixedGridODESolver.integrate:
         return _grid_method(kind)
@@ -120,9 +117,7 @@ def _without(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _grid_method(kind: Any) -> Method:
     step_func = kind._step_func
-    stock = next(
-        (name for known, name in _STOCK.items() if getattr(known, "_step_func", None) is step_func), None
-    )
+    stock = next((name for known, name in _STOCK.items() if getattr(known, "_step_func", None) is step_func), None)
     if stock in methods() and not issubclass(kind, solvers._TableauSolver):
         return lookup(stock)
 

@@ -181,7 +181,19 @@ class RKAdaptiveStepsizeODESolver(AdaptiveStepsizeEventODESolver):
         return tableau_from_tensors(cls.order, cls.tableau, cls.mid, cls.__name__)
 
     def _options(self) -> dict[str, Any]:
-        names = ["min_step", "max_step", "first_step", "step_t", "jump_t", "safety", "ifactor", "dfactor", "max_num_steps", "dtype", "norm"]
+        names = [
+            "min_step",
+            "max_step",
+            "first_step",
+            "step_t",
+            "jump_t",
+            "safety",
+            "ifactor",
+            "dfactor",
+            "max_num_steps",
+            "dtype",
+            "norm",
+        ]
         return {name: getattr(self, name) for name in names}
 
     def integrate(self, t: Tensor) -> Tensor:
@@ -190,9 +202,7 @@ class RKAdaptiveStepsizeODESolver(AdaptiveStepsizeEventODESolver):
 
     def integrate_until_event(self, t0: Tensor, event_fn: Function) -> tuple[Tensor, Tensor]:
         """The event's time, and the initial and the final state."""
-        return self._until_event(
-            self._request(_two_times(t0), "dopri5", self.as_method(), self._options()), event_fn
-        )
+        return self._until_event(self._request(_two_times(t0), "dopri5", self.as_method(), self._options()), event_fn)
 
     def _adaptive_step(self, rk_state: Any) -> Any:
         raise NotImplementedError("fastode's steps are not taken by the solver's class")
@@ -278,9 +288,7 @@ class FixedGridODESolver(_Solver):
 class _TableauSolver(FixedGridODESolver):
     """A built-in explicit tableau on a grid."""
 
-    def _step_func(
-        self, func: Function, t0: Tensor, dt: Tensor, t1: Tensor, y0: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _step_func(self, func: Function, t0: Tensor, dt: Tensor, t1: Tensor, y0: Tensor) -> tuple[Tensor, Tensor]:
         name = next(_STOCK[kind] for kind in type(self).__mro__ if kind in _STOCK)
         tableau = lookup(name)
         assert isinstance(tableau, ButcherTableau)
@@ -341,14 +349,10 @@ class AdamsBashforthMoulton(FixedGridODESolver):
             self.own["max_iters"] = max_iters
 
     def _step_func(self, func: Function, t0: Tensor, dt: Tensor, t1: Tensor, y0: Tensor) -> Any:
-        raise UnsupportedInput(
-            "Adams methods keep a history: single steps cannot be taken through this class"
-        )
+        raise UnsupportedInput("Adams methods keep a history: single steps cannot be taken through this class")
 
     def _request(self, t: Tensor, like: str, method: Method, options: dict[str, Any]) -> Request:
-        return super()._request(
-            t, self._name if self.implicit else "explicit_adams", method, options | self.own
-        )
+        return super()._request(t, self._name if self.implicit else "explicit_adams", method, options | self.own)
 
 
 class AdamsBashforth(AdamsBashforthMoulton):

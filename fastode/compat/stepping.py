@@ -30,8 +30,7 @@ def tableau_tensors(tableau: ButcherTableau) -> Any:
     """torchdiffeq's form of a tableau: no first row, float64 tensors."""
     as_tensor = [torch.tensor(row, dtype=torch.float64) for row in tableau.matrix[1:]]
     alpha, c_sol, c_error = (
-        torch.tensor(v, dtype=torch.float64)
-        for v in (tableau.nodes[1:], tableau.weights, tableau.error_weights)
+        torch.tensor(v, dtype=torch.float64) for v in (tableau.nodes[1:], tableau.weights, tableau.error_weights)
     )
     return _ButcherTableau(alpha=alpha, beta=as_tensor, c_sol=c_sol, c_error=c_error)
 
@@ -135,11 +134,7 @@ def _runge_kutta_step(
         y = y0 + _weighted(dt, row.tolist(), k)
         k.append(func(t1, y, perturb=Perturb.PREV) if c == 1 else func(t0 + c * dt, y, perturb=Perturb.NONE))
     weights = tableau.c_sol.tolist()
-    y1 = (
-        y
-        if weights[-1] == 0 and weights[:-1] == tableau.beta[-1].tolist()
-        else y0 + _weighted(dt, weights, k)
-    )
+    y1 = y if weights[-1] == 0 and weights[:-1] == tableau.beta[-1].tolist() else y0 + _weighted(dt, weights, k)
     return y1, k[-1], _weighted(dt, tableau.c_error.tolist(), k), torch.stack(k, dim=-1)
 
 
@@ -243,9 +238,7 @@ def _linear_interp(t0: Tensor, t1: Tensor, y0: Tensor, y1: Tensor, t: Tensor) ->
     return y1 if t == t1 else y0 + (t - t0) / (t1 - t0) * (y1 - y0)
 
 
-def _cubic_hermite_interp(
-    t0: Tensor, y0: Tensor, f0: Tensor, t1: Tensor, y1: Tensor, f1: Tensor, t: Tensor
-) -> Tensor:
+def _cubic_hermite_interp(t0: Tensor, y0: Tensor, f0: Tensor, t1: Tensor, y1: Tensor, f1: Tensor, t: Tensor) -> Tensor:
     """The state at ``t`` on the cubic through both ends and slopes."""
     dt = t1 - t0
     x = (t - t0) / dt

@@ -213,8 +213,8 @@ class BackwardSolve:
         """One tolerance for each part; the smallest for those that the user did not think of."""
         if not (isinstance(tol, Tensor) and tol.ndim) and not hasattr(tol, "__iter__"):
             return tol
-        values = [torch.as_tensor(tol)] if self.request.spec is None else list(tol)
-        smallest = min(float(torch.as_tensor(v).min()) for v in values)
+        values = [torch.as_tensor(tol, dtype=torch.float64)] if self.request.spec is None else list(tol)
+        smallest = min(float(torch.as_tensor(v, dtype=torch.float64).min()) for v in values)
         return (*[smallest] * int(self.t_grad), *values, *values, *[smallest] * len(self.params))
 
     def _problem(self, request: Request) -> Problem:

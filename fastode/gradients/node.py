@@ -47,7 +47,7 @@ class Layout:
             return (joined,)
         parts, at = [], 0
         for shape, size in zip(self.shapes, self.sizes, strict=True):
-            parts.append(joined[..., at : at + size].view(*joined.shape[:-1], *shape))
+            parts.append(joined[..., at : at + size].view((*joined.shape[:-1], *shape)))
             at += size
         return tuple(parts)
 

@@ -65,8 +65,8 @@ class TorchStep(Measured):
     def begin(self, t: Weight, dt: Weight, t1: Weight, y: Parts) -> Sequence[Tensor]:
         """Start a step at ``y``; the times of its stages, just before ``t1 = t + dt`` at the end."""
         self.begin_at(y, dt)
-        start, size, end = (torch.as_tensor(v, device=self.device) for v in (t, dt, t1))
-        times = stage_times(self.tableau.nodes, start, size, end, self.dtype)
+        start, size, end = (v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for v in (t, dt, t1))
+        times = stage_times(self.tableau.nodes, start, size, end, self.dtype).to(self.device)
         if self.anchor is not None:
             times = times + self.anchor
         return times.unbind(0)

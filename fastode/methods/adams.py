@@ -76,9 +76,7 @@ class AdamsStepper:
 
     nodes: Sequence[float] = START.nodes
 
-    def __init__(
-        self, problem: Problem, engine: Engine, max_order: int, max_iters: int, implicit: bool
-    ) -> None:
+    def __init__(self, problem: Problem, engine: Engine, max_order: int, max_iters: int, implicit: bool) -> None:
         self.problem = problem
         self.max_iters = max_iters
         self.implicit = implicit

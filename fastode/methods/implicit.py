@@ -33,9 +33,7 @@ TABLEAUS = {
     "implicit_midpoint": ImplicitTableau(2, (F(1, 2),), ((F(1, 2),),), (1,), "ImplicitMidpoint"),
     "trapezoid": ImplicitTableau(2, (0, 1), ((0, 0), (F(1, 2), F(1, 2))), (F(1, 2), F(1, 2)), "Trapezoid"),
     "sdirk2": ImplicitTableau(2, (_G, 1), ((_G, 0), (1 - _G, _G)), (1 - _G, _G), "SDIRK2"),
-    "trbdf2": ImplicitTableau(
-        2, (0, 2 * _G, 1), ((0, 0, 0), (_G, _G, 0), (_W, _W, _G)), (_W, _W, _G), "TRBDF2"
-    ),
+    "trbdf2": ImplicitTableau(2, (0, 2 * _G, 1), ((0, 0, 0), (_G, _G, 0), (_W, _W, _G)), (_W, _W, _G), "TRBDF2"),
     "radauIIA3": ImplicitTableau(
         3,
         (F(1, 3), 1),

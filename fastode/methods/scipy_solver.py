@@ -96,7 +96,9 @@ def _tolerance(tolerances: Sequence[Tolerance], like: Parts) -> float | Array:
     values = {tol for tol in tolerances if not isinstance(tol, Tensor)}
     if len(values) == 1 and not any(isinstance(tol, Tensor) for tol in tolerances):
         return values.pop()
-    full = [torch.as_tensor(tol, dtype=torch.float64).cpu().expand(p.shape) for tol, p in zip(tolerances, like, strict=True)]
+    full = [
+        torch.as_tensor(tol, dtype=torch.float64).cpu().expand(p.shape) for tol, p in zip(tolerances, like, strict=True)
+    ]
     array: Array = np.concatenate([f.reshape(-1).numpy() for f in full])
     return array
 

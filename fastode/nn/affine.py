@@ -30,8 +30,7 @@ class Affine(nn.Module):
         super().__init__()
         if shift.dim() != 1 or scale.shape != (len(shift), len(shift)):
             raise InvalidArgument(
-                f"`shift` has shape {tuple(shift.shape)} and `scale` {tuple(scale.shape)}; "
-                "they must be [D] and [D, D]"
+                f"`shift` has shape {tuple(shift.shape)} and `scale` {tuple(scale.shape)}; they must be [D] and [D, D]"
             )
         if not bool((scale.diagonal() > 0).all()):
             raise InvalidArgument(

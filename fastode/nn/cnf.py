@@ -71,8 +71,7 @@ class CNF(nn.Module):
         for name, value, known in (("trace", trace, TRACES), ("noise", noise, NOISES)):
             if value not in known:
                 raise InvalidArgument(
-                    f"`{name}={value!r}` is not known.{did_you_mean(value, list(known))} "
-                    f"Known: {', '.join(known)}"
+                    f"`{name}={value!r}` is not known.{did_you_mean(value, list(known))} Known: {', '.join(known)}"
                 )
         if dim is None:
             dim = affine.shift.shape[0] if affine is not None else getattr(func, "dim", None)
@@ -140,9 +139,7 @@ class CNF(nn.Module):
         """``n`` draws as ``[n, D]``, from torch's global generator, without gradients."""
         if n < 1:
             raise InvalidArgument(f"`n={n}` must be at least 1; for example `cnf.sample(1000)`")
-        like = next(
-            (p for p in (*self.parameters(), *self.buffers()) if p.is_floating_point()), torch.empty(0)
-        )
+        like = next((p for p in (*self.parameters(), *self.buffers()) if p.is_floating_point()), torch.empty(0))
         with torch.no_grad():
             return self.trajectory(self.base.sample(n, like.dtype, like.device), n_times=2)[-1]
 
@@ -183,8 +180,7 @@ class CNF(nn.Module):
     def _check(self, x: Tensor, name: str) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.dim or not x.is_floating_point():
             raise InvalidArgument(
-                f"`{name}` has shape {tuple(x.shape)} and dtype {x.dtype}; it must be floating, "
-                f"[batch, {self.dim}]"
+                f"`{name}` has shape {tuple(x.shape)} and dtype {x.dtype}; it must be floating, [batch, {self.dim}]"
             )
         return x
 

@@ -118,7 +118,5 @@ def _vjp(value: Tensor, y: Tensor, weights: Tensor | None, retain: bool, create:
     """``weights' d value / d y``; zero where ``value`` does not depend on ``y``."""
     if not value.requires_grad:
         return torch.zeros_like(y)
-    (grad,) = torch.autograd.grad(
-        value, y, weights, retain_graph=retain, create_graph=create, allow_unused=True
-    )
+    (grad,) = torch.autograd.grad(value, y, weights, retain_graph=retain, create_graph=create, allow_unused=True)
     return torch.zeros_like(y) if grad is None else grad

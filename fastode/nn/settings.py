@@ -50,9 +50,7 @@ class SolverSettings:
                 f"{self.gradient!r}; the other gradients have no solve of their own to set"
             )
 
-    def solve(
-        self, func: Callable[..., Any], y0: Any, t: Tensor, parameters: tuple[nn.Parameter, ...]
-    ) -> Any:
+    def solve(self, func: Callable[..., Any], y0: Any, t: Tensor, parameters: tuple[nn.Parameter, ...]) -> Any:
         """The states at ``t``: ``[T, ...]``, or a tuple of such.
 
         Args:
@@ -87,7 +85,5 @@ def check_span(t_span: tuple[float, float]) -> tuple[float, float]:
     """
     values = tuple(float(t) for t in t_span)
     if len(values) != 2 or values[0] == values[1]:
-        raise InvalidArgument(
-            f"`t_span={t_span!r}` must be two different times; for example `t_span=(0.0, 1.0)`"
-        )
+        raise InvalidArgument(f"`t_span={t_span!r}` must be two different times; for example `t_span=(0.0, 1.0)`")
     return values[0], values[1]

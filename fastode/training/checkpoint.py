@@ -57,7 +57,5 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InvalidArgument(f"{path}: this safetensors file was not written by `fastode train`")
     values: dict[str, Any] = json.loads(header["fastode"])
     if values.pop("format", None) != FORMAT:
-        raise InvalidArgument(
-            f"{path}: it was written by another version of fastode; train again with this one"
-        )
+        raise InvalidArgument(f"{path}: it was written by another version of fastode; train again with this one")
     return tensors, values

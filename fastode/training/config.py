@@ -76,9 +76,7 @@ class TrainConfig:
         """
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise InvalidArgument(
-                f"config.json has settings that this version does not know: {', '.join(unknown)}"
-            )
+            raise InvalidArgument(f"config.json has settings that this version does not know: {', '.join(unknown)}")
         return cls(**{**values, "hidden": tuple(values["hidden"])})
 
     def learning_rate(self, step: int) -> float:

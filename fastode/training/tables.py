@@ -25,8 +25,7 @@ def read_table(path: Path) -> tuple[NDArray[np.float64], list[str]]:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InvalidArgument(
-            f"{path}: files of type {path.suffix or '(none)'} cannot be read; "
-            f"allowed are {', '.join(SUFFIXES)}"
+            f"{path}: files of type {path.suffix or '(none)'} cannot be read; allowed are {', '.join(SUFFIXES)}"
         )
     if not path.is_file():
         raise InvalidArgument(f"{path}: there is no such file")
@@ -126,8 +125,7 @@ def _numbers(frame: Any, path: Path) -> NDArray[np.generic]:
     text = [str(c) for c in frame.columns if frame[c].dtype.kind not in "biuf"]
     if text:
         raise InvalidArgument(
-            f"{path}: column {', '.join(text)} holds text; every column must be numbers: drop or encode it "
-            "first"
+            f"{path}: column {', '.join(text)} holds text; every column must be numbers: drop or encode it first"
         )
     values: NDArray[np.generic] = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     return values

@@ -180,9 +180,7 @@ def test_a_solve_that_fails_is_one_line_with_the_step(fastode):
 
 def test_a_missing_extra_is_named_with_what_to_install(monkeypatch, capsys):
     real = importlib.util.find_spec
-    monkeypatch.setattr(
-        "fastode.cli.find_spec", lambda name: None if name in ("typer", "PIL") else real(name)
-    )
+    monkeypatch.setattr("fastode.cli.find_spec", lambda name: None if name in ("typer", "PIL") else real(name))
 
     assert main(["info"]) == 2
     assert capsys.readouterr().err == (

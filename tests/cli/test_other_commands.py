@@ -97,9 +97,7 @@ def test_importing_the_library_brings_in_nothing_of_the_command_line():
         "heavy = {'typer', 'rich', 'matplotlib', 'pandas', 'pyarrow', 'safetensors', 'PIL', 'sklearn'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
-    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
 
     assert process.stdout.strip() == "[]"
 

@@ -27,9 +27,7 @@ def validations(folder):
 
 
 def write_table(path):
-    values = np.random.default_rng(0).standard_normal((60, 3)) @ np.array(
-        [[1, 0.5, 0], [0, 1, 0.2], [0, 0, 2.0]]
-    )
+    values = np.random.default_rng(0).standard_normal((60, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0.2], [0, 0, 2.0]])
     frame = pd.DataFrame(values, columns=["a", "b", "c"])
     writers = {
         ".npy": lambda: np.save(path, values),
@@ -48,9 +46,7 @@ def test_training_writes_metrics_a_checkpoint_and_a_result(fastode):
     metrics = RunFolder(Path("runs/moons")).read_metrics()
     assert [m["step"] for m in metrics if "loss" in m] == [1, 2, 3, 4]
     assert [m["step"] for m in metrics if "val_nll" in m] == [0, 2, 4]
-    assert all(
-        m["nfe_forward"] > 0 and m["nfe_backward"] > 0 and m["seconds"] > 0 for m in metrics if "loss" in m
-    )
+    assert all(m["nfe_forward"] > 0 and m["nfe_backward"] > 0 and m["seconds"] > 0 for m in metrics if "loss" in m)
     result = json.loads(Path("runs/moons/result.json").read_text())
     assert np.isfinite(result["test_nll"]) and np.isfinite(result["gaussian_nll"])
     assert Path("runs/moons/checkpoint.safetensors").is_file()
@@ -96,9 +92,7 @@ def test_all_formats_of_one_table_give_the_same_losses(fastode):
 
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
 def test_a_resumed_run_repeats_an_uninterrupted_one_exactly(fastode, trace):
-    config = TrainConfig(
-        "moons", n_samples=200, steps=9, batch=50, hidden=(8, 8), eval_every=3, tol=1e-2, trace=trace
-    )
+    config = TrainConfig("moons", n_samples=200, steps=9, batch=50, hidden=(8, 8), eval_every=3, tol=1e-2, trace=trace)
     whole = RunFolder(Path("whole"))
     whole.create(config)
     fit(Trainer(config, load_data("moons", 200, 0)), whole, StopRequest(), lambda r: None, lambda s, v: None)
@@ -109,9 +103,7 @@ def test_a_resumed_run_repeats_an_uninterrupted_one_exactly(fastode, trace):
     def stop_after_four(record):
         stop.requested = record.step == 4
 
-    finished = fit(
-        Trainer(config, load_data("moons", 200, 0)), part, stop, stop_after_four, lambda s, v: None
-    )
+    finished = fit(Trainer(config, load_data("moons", 200, 0)), part, stop, stop_after_four, lambda s, v: None)
     assert not finished and len(losses(part.path)) == 4
     answer = fastode("train", "--resume", "part", "--no-plots")
 
@@ -143,9 +135,7 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_resume(tmp_path):
         "1",
     ]
     command += ["--steps", "100000", "--n-samples", "200", "--hidden", "8,8", "--no-plots"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 2):

@@ -78,9 +78,7 @@ def test_the_yardstick_is_the_gaussians_likelihood():
     x = torch.randn(200, 3, dtype=torch.float64) @ torch.randn(3, 3, dtype=torch.float64)
     gaussian = torch.distributions.MultivariateNormal(x[:150].mean(0), torch.cov(x[:150].T, correction=0))
 
-    assert gaussian_nll(x[:150], x[150:]) == pytest.approx(
-        -float(gaussian.log_prob(x[150:]).mean()), rel=1e-10
-    )
+    assert gaussian_nll(x[:150], x[150:]) == pytest.approx(-float(gaussian.log_prob(x[150:]).mean()), rel=1e-10)
 
 
 def test_an_untrained_flow_has_the_yardsticks_likelihood_in_the_units_of_the_data():

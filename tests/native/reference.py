@@ -44,9 +44,7 @@ class Case:
 
     def step(self) -> _native.Step:
         item = np.dtype(self.dtype).itemsize
-        step = _native.Step(
-            item, self.rows, self.cols, self.c, self.a, self.b, self.b_error, self.mid, self.threads
-        )
+        step = _native.Step(item, self.rows, self.cols, self.c, self.a, self.b, self.b_error, self.mid, self.threads)
         step.tolerance(self.rtol, self.atol)
         step.begin(address(self.y))
         return step

@@ -59,9 +59,7 @@ def test_divergence_can_be_differentiated_by_state_and_parameters():
 
 
 def test_a_constant_field_has_no_divergence():
-    value, divergence = autograd_divergence(
-        lambda t, y: torch.ones_like(y), T, torch.randn(3, 2, dtype=torch.float64)
-    )
+    value, divergence = autograd_divergence(lambda t, y: torch.ones_like(y), T, torch.randn(3, 2, dtype=torch.float64))
 
     assert torch.equal(value, torch.ones(3, 2, dtype=torch.float64))
     assert torch.equal(divergence, torch.zeros(3, dtype=torch.float64))

@@ -77,9 +77,7 @@ def test_gradcheck_passes(gradient):
 
 
 def test_settings_of_the_adjoint_reach_it():
-    node = NeuralODE(
-        Decay(), gradient="backsolve", adjoint_options={"adjoint_rtol": 1e-9, "adjoint_atol": 1e-9}
-    )
+    node = NeuralODE(Decay(), gradient="backsolve", adjoint_options={"adjoint_rtol": 1e-9, "adjoint_atol": 1e-9})
     y0 = torch.ones(2, dtype=torch.float64, requires_grad=True)
 
     node(y0).sum().backward()

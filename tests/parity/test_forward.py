@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from problems import ADAMS, ADAPTIVE, FIXED, TORCHDIFFEQ, oscillator
 
@@ -55,7 +55,12 @@ def test_every_method_takes_the_same_steps_to_the_same_values(method: str, dtype
 def test_every_shape_of_state_takes_the_same_steps(method: str, shape: str) -> None:
     if method not in TORCHDIFFEQ:
         pytest.skip("not built in")
-    solve_both(oscillator, state(SHAPES[shape], torch.float64), times("forward", torch.float64), **arguments(method, torch.float64))
+    solve_both(
+        oscillator,
+        state(SHAPES[shape], torch.float64),
+        times("forward", torch.float64),
+        **arguments(method, torch.float64),
+    )
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -70,6 +75,7 @@ def test_every_shape_of_state_takes_the_same_steps(method: str, shape: str) -> N
 def test_layout_shape_and_dtype_of_the_state_do_not_matter(
     shape: list[int], dtype: torch.dtype, direction: str, method: str, layout: str, t_dtype: torch.dtype
 ) -> None:
+    assume(shape or dtype is not torch.complex64)  # torchdiffeq computes 0-d complex64 states partly in complex128
     y0 = state(tuple(shape), dtype)
     if layout == "transposed":
         y0 = y0.mT if y0.ndim > 1 else y0
@@ -92,7 +98,9 @@ TOLERANCES: dict[str, Any] = {
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_every_kind_of_tolerance_takes_the_same_steps(method: str, kind: str) -> None:
     rtol, atol = TOLERANCES[kind]
-    solve_both(oscillator, state((5,), torch.float64), times("forward", torch.float64), method=method, rtol=rtol, atol=atol)
+    solve_both(
+        oscillator, state((5,), torch.float64), times("forward", torch.float64), method=method, rtol=rtol, atol=atol
+    )
 
 
 @pytest.mark.parametrize("method", ["dopri5", "bosh3"])
@@ -130,7 +138,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("name", list(OPTIONS))
 @pytest.mark.parametrize("method", ["dopri5", "bosh3", "fehlberg2"])
-def test_every_option_of_adaptive_methods_has_the_same_effect(method: str, name: str, direction: str, shape: str) -> None:
+def test_every_option_of_adaptive_methods_has_the_same_effect(
+    method: str, name: str, direction: str, shape: str
+) -> None:
     y0 = state(SHAPES[shape], torch.float64)
     solve_both(
         oscillator, y0, times(direction, torch.float64), method=method, rtol=1e-4, atol=1e-5, options=OPTIONS[name]
@@ -150,6 +160,7 @@ GRIDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Functional iteration did not converge")  # both say so on the widest grid
 @pytest.mark.parametrize("perturb", [False, True], ids=["exact", "perturbed"])
 @pytest.mark.parametrize("interp", ["linear", "cubic"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -173,7 +184,9 @@ def test_adams_methods_of_every_order_agree(method: str, max_order: int) -> None
     options = {"step_size": 0.05, "max_order": max_order}
     t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     # order 11 amplifies rounding: compared after few steps and to fewer digits
-    solve_both(oscillator, state((5,), torch.float64), t, method=method, rtol=1e-4, atol=1e-4, options=options, scale=100)
+    solve_both(
+        oscillator, state((5,), torch.float64), t, method=method, rtol=1e-4, atol=1e-4, options=options, scale=100
+    )
 
 
 @pytest.mark.parametrize("method", TORCHDIFFEQ)
@@ -225,11 +238,11 @@ def test_the_field_sees_bit_identical_times_on_a_grid(method: str, perturb: bool
     assert max(abs(a - b) for a, b in zip(*seen, strict=True)) <= 2e-15
 
 
+@pytest.mark.filterwarnings("ignore:The following arguments have no effect")
 @pytest.mark.parametrize("solver", ["LSODA", "RK45", "BDF"])
 def test_scipy_methods_agree(solver: str) -> None:
     pytest.importorskip("scipy", reason="the method is SciPy's")
-    if "scipy_solver" not in fastode.methods.methods():
-        pytest.skip("not built in")
+    torch.set_default_dtype(torch.float64)  # torchdiffeq rounds the times of LSODA to the default dtype
     t = times("forward", torch.float64)
     kwargs = {"method": "scipy_solver", "rtol": 1e-6, "atol": 1e-6, "options": {"solver": solver}}
     y0 = state((5,), torch.float64)

@@ -78,7 +78,7 @@ def expand_tolerances(
     a: list[Tolerance] = []
     for p, x, y in zip(parts, rtol, atol, strict=True):
         if isinstance(x, Tensor) or isinstance(y, Tensor):
-            x, y = (torch.as_tensor(v).to(p.dtype).expand(p.shape).contiguous() for v in (x, y))
+            x, y = (torch.as_tensor(v, dtype=torch.float64).to(p.dtype).expand(p.shape).contiguous() for v in (x, y))
         r.append(x)
         a.append(y)
     return r, a
@@ -104,6 +104,7 @@ class NativeStep(Measured):
         self.arguments = (tableau, like, rtol, atol, norm, anchor, controlled)
         self.controlled = controlled
         self.tableau = tableau
+        self.rtol, self.atol = rtol, atol
         self.norm = norm
         self.tolerances = expand_tolerances(like, rtol, atol)  # kept alive: C++ holds their pointers
         threads = torch.get_num_threads()

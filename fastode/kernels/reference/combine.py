@@ -22,6 +22,14 @@ def per_row(w: Weight, like: Tensor) -> Weight:
     return w
 
 
+def complex_sum(dt: float, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+    """``dt * sum_j coefficients[j] * vectors[j]`` in torchdiffeq's order and precision: while an error estimate is
+    rounding noise, the steps depend on it. (Real states get that order from the native engine.)"""
+    like = vectors[0].real
+    row = torch.tensor([*coefficients, dt], dtype=torch.float64).to(like.dtype)
+    return (torch.stack(tuple(vectors), dim=-1) * (row[:-1] * row[-1]).to(like.device)).sum(dim=-1)
+
+
 def combine(base: Tensor, vectors: Sequence[Tensor], weights: Sequence[Weight]) -> Tensor:
     """``base + sum_j weights[j] * vectors[j]``, differentiable in everything.
 

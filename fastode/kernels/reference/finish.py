@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .combine import Weight, combine, per_row
+from .combine import Weight, combine, complex_sum, per_row
 
 Tolerance = float | Tensor
 
@@ -27,6 +27,9 @@ def scaled_error(
     atol: Tolerance,
 ) -> Tensor:
     """The embedded error in units of the tolerance, shaped as ``y``."""
+    if y.is_complex() and not isinstance(dt, Tensor):
+        error = complex_sum(dt, k, b_error)
+        return error / (atol + rtol * torch.maximum(y.abs(), y1.abs()))
     error = torch.zeros_like(y)
     for w, v in zip(b_error, k, strict=True):
         if w != 0:

@@ -34,9 +34,7 @@ def draw_animation(scene: Scene, path: Path, n_particles: int = 1500, n_frames: 
     count = stairs.smooth.shape[1]
     colours = [PARTICLES(i / (count - 1)) for i in range(count)]
     trails = [left.plot([], [], color=c, lw=1.4)[0] for c in colours]
-    heads = left.scatter(
-        stairs.smooth[0, :, 0], stairs.smooth[0, :, 1], s=34, c=colours, edgecolors="white", zorder=3
-    )
+    heads = left.scatter(stairs.smooth[0, :, 0], stairs.smooth[0, :, 1], s=34, c=colours, edgecolors="white", zorder=3)
     bare(left, scene.limits)
     left.set(xlabel=scene.labels[0], ylabel=scene.labels[1])
     lines = plot_paths(right, stairs, LAYERS)

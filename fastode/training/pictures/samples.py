@@ -33,9 +33,7 @@ def draw_density(scene: Scene, path: Path, n: int = 240) -> Path:
     figure = new_figure(10, 5.0, f"{scene.name}: learned density")
     left, right, bottom, top = scene.limits
     plane = scene.project(scene.data)
-    counts, _, _ = np.histogram2d(
-        plane[:, 1], plane[:, 0], bins=60, range=[[bottom, top], [left, right]], density=True
-    )
+    counts, _, _ = np.histogram2d(plane[:, 1], plane[:, 0], bins=60, range=[[bottom, top], [left, right]], density=True)
     density = scene.density(n)
     peak = float(np.quantile(density, 0.999))
     panels = figure.subplots(1, 2)

@@ -57,9 +57,7 @@ def _euler(scene: Scene, z: Tensor, n: int) -> Tensor:
 
 def draw_staircase(scene: Scene, path: Path) -> Path:
     """Four layers, sixteen layers, and the ODE, for the same field."""
-    figure = new_figure(
-        12, 4.4, f"{scene.name}: a residual network is a staircase, the neural ODE is its limit"
-    )
+    figure = new_figure(12, 4.4, f"{scene.name}: a residual network is a staircase, the neural ODE is its limit")
     stairs = compute_stairs(scene, 22, (4, 16))
     panels = figure.subplots(1, 3, sharey=True)
     titles = (

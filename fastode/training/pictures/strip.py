@@ -28,9 +28,7 @@ def draw_strip(scene: Scene, path: Path, n: int = 110) -> Path:
                 interpolation="bilinear",
             )  # fmt: skip
         particles = panels[-1, i]
-        particles.scatter(
-            path_points[i, :, 0], path_points[i, :, 1], s=2.5, c=order, cmap=PARTICLES, linewidths=0
-        )
+        particles.scatter(path_points[i, :, 0], path_points[i, :, 1], s=2.5, c=order, cmap=PARTICLES, linewidths=0)
         end = {0.0: "  (base)", 1.0: "  (data)"}.get(t, "")
         panels[0, i].set_title(f"t = {t:.1f}{end}")
         for axes in panels[:, i]:
