@@ -184,7 +184,8 @@ def odeint_dense(
 
     Returns:
         A callable: for a number or 0-dim ``t`` a state like ``y0``, for ``t`` of shape [...] states
-        ``[..., *y0.shape]``. Times beyond the interval raise ``InvalidArgument``. Every explicit and grid method, in either direction.
+        ``[..., *y0.shape]``. Times beyond the interval raise ``InvalidArgument``.
+        Every explicit and grid method, in either direction.
     """
     like = t0 if isinstance(t0, Tensor) else t1 if isinstance(t1, Tensor) else None
     dtype = torch.float64 if like is None else like.dtype

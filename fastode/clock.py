@@ -84,8 +84,8 @@ class LockstepClock:
         if not s1 > s:
             raise StepSizeUnderflow(
                 f"underflow in dt {dt}: at t={t:.9g} the step is below the spacing of floating-point numbers. The "
-                "solution may blow up or the field may return NaN there, or `rtol`, `atol` are too small for the state's dtype; "
-                "options['min_step'] sets a floor."
+                "solution may blow up or the field may return NaN there, or `rtol`, `atol` are too small for the "
+                "state's dtype; options['min_step'] sets a floor."
             )
         on_step = self.on_jump = False
         if self.step_s:

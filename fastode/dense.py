@@ -96,7 +96,7 @@ class DenseRecorder:
     def accepted(self, step: Step) -> bool:
         self.ends.append(step.t1)
         self.coefficients.append(quartic(step, self.b_mid))
-        return self.direction * step.t1 >= self.end
+        return bool(self.direction * step.t1 >= self.end)
 
 
 def quartic(step: Step, b_mid: Sequence[float]) -> list[Parts]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .clock import LockstepClock
-from .controller import initial_step
+from .controller import Controller, initial_step
 from .errors import NonFiniteState
 from .field import Field
 from .kernels import Engine
@@ -54,8 +54,37 @@ class Step:
     def at(self, t: float | Tensor) -> Parts:
         """The state at ``t`` between the step's ends; the new state itself at its end."""
         if isinstance(t, Tensor):
-            return self.kernels.interpolate((t - self.t) / self.dt)  # type: ignore[arg-type]
+            return self.kernels.interpolate((t - self.t) / self.dt)
         return self.y1 if t == self.t1 else self.kernels.interpolate((t - self.t) / (self.t1 - self.t))
+
+
+class Clock(Protocol):
+    """Where a solve is in time: numbers in lockstep, tensors [R] where every row has its own step.
+
+    Attributes:
+        t, dt: time and size of the next step, in units of t.
+        running: False when there is nothing left to step.
+        on_jump: whether the step just taken ended on a jump of the field.
+    """
+
+    t: Any
+    dt: Any
+    controller: Controller
+
+    @property
+    def running(self) -> bool: ...
+
+    @property
+    def on_jump(self) -> bool: ...
+
+    def propose(self) -> tuple[Any, Any, Any]:
+        """``(t, dt, t1)`` of the next attempt."""
+
+    def judge(self, err: Any) -> Any:
+        """Whether the attempt (each row's) is accepted; moves on in time."""
+
+    def select(self, accept: Any, new: Parts, old: Parts) -> Parts:
+        """What the attempt commits."""
 
 
 class Observer(Protocol):
@@ -72,7 +101,7 @@ def integrate(
     problem: Problem,
     tableau: ButcherTableau,
     engine: Engine,
-    clock: LockstepClock | RowsClock,
+    clock: Clock,
     observer: Observer,
     *,
     first_step: float | None = None,
@@ -124,7 +153,7 @@ def integrate(
             if field.traced and not kernels.differentiable:
                 kernels = _to_tape(kernels, problem)
         y1, err = kernels.finish(k)
-        accept = clock.judge(err)  # type: ignore[arg-type]
+        accept = clock.judge(err)
         if accept if isinstance(accept, bool) else bool(accept.any()):
             if on_accept:
                 on_accept(problem.time_value(t), problem.restore_state(y), problem.time_value(abs(dt)))
@@ -150,14 +179,14 @@ def _to_tape(kernels: Kernels, problem: Problem) -> TorchStep:
 
 
 def _first_step(
-    problem: Problem, tableau: ButcherTableau, kernels: Kernels, clock: LockstepClock, k0: Parts
+    problem: Problem, tableau: ButcherTableau, kernels: Kernels, clock: Clock, k0: Parts
 ) -> tuple[float, Parts]:
     """Hairer's first step, and the first slope (copied if the field turns out to reuse its output buffer)."""
     field, y = problem.field, problem.y0
     kept = tuple([k.detach().clone() for k in k0])
 
     def probe(h0: float) -> float:
-        signed = clock.direction * h0
+        signed = problem.direction * h0
         with torch.no_grad():
             y1 = kernels.combine(y, [kept], [signed])
         f1 = _without_tape(field, problem.time(clock.t + signed), y1)

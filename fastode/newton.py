@@ -4,9 +4,9 @@
 
 The state is a real matrix [B, N] here, one row per sample; ``K: [S, B, N]``. As long as ``f`` treats samples
 independently, its Jacobian ``J_i = df/dy`` at stage ``i`` is block diagonal, N vector-Jacobian products give all its
-blocks [B, N, N], and Newton's matrices are ``M = I - dt (a_ij J_i)``, [B, S N, S N]. A field that mixes samples is found
-out by one more product with a probe vector (:class:`RowsMix`); it needs a :class:`Rows` with ``B = 1``, which is one
-dense Jacobian of everything. ``M`` is kept from step to step (simplified Newton) until convergence is slow.
+blocks [B, N, N], and Newton's matrices are ``M = I - dt (a_ij J_i)``, [B, S N, S N]. A field that mixes samples is
+found out by one more product with a probe vector (:class:`RowsMix`); it needs a :class:`Rows` with ``B = 1``, which is
+one dense Jacobian of everything. ``M`` is kept from step to step (simplified Newton) until convergence is slow.
 
 Fields that autograd cannot differentiate are solved by Broyden's method, from ``M = I`` and in low-rank form.
 Hairer, Wanner, "Solving Ordinary Differential Equations II", 2nd ed., IV.8; Kelley, "Solving Nonlinear Equations with
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -115,7 +116,8 @@ class StageEquations:
 
     def states(self, k: Tensor) -> Tensor:
         """Stage states [S, B, N] of slopes [S, B, N]."""
-        return self.base + self.dt * torch.tensordot(self.a, k, dims=1)
+        states: Tensor = self.base + self.dt * torch.tensordot(self.a, k, dims=1)
+        return states
 
     def slopes(self, y: Tensor) -> Tensor:
         """``f`` at stage states, [S, B, N]."""
@@ -181,15 +183,16 @@ class Factors:
         if bool(info.any()):
             row = int(info.nonzero()[0])
             raise SolverError(
-                f"row {row}: the matrix I - dt a df/dy of Newton's method is singular at dt={dt:.6g}. The stages have no "
-                "unique solution there; take another `step_size`, or another method"
+                f"row {row}: the matrix I - dt a df/dy of Newton's method is singular at dt={dt:.6g}. The stages have "
+                "no unique solution there; take another `step_size`, or another method"
             )
 
     def solve(self, g: Tensor) -> Tensor:
         """``M^-1 g`` for [S, B, N]; differentiable in ``g``."""
         stages, rows, n = g.shape
         flat = g.transpose(0, 1).reshape(rows, stages * n, 1)
-        return torch.linalg.lu_solve(self.lu, self.pivots, flat).view(rows, stages, n).transpose(0, 1)
+        solved: Tensor = torch.linalg.lu_solve(self.lu, self.pivots, flat)
+        return solved.view(rows, stages, n).transpose(0, 1)
 
 
 class Newton:
@@ -219,8 +222,8 @@ class Newton:
     def attach(self, equations: StageEquations, k: Tensor) -> Tensor:
         """``k`` with its dependence on everything that ``equations`` depends on.
 
-        At the solution, ``K <- K - M^-1 G(K)`` with ``M = dG/dK`` held fixed has the derivatives of the implicit function:
-        the first after one correction, the second after two.
+        At the solution, ``K <- K - M^-1 G(K)`` with ``M = dG/dK`` held fixed has the derivatives of the implicit
+        function: the first after one correction, the second after two.
         """
         constants = equations.detached()
         try:
@@ -258,7 +261,7 @@ class Newton:
         for _ in range(self.max_iters):
             y = equations.states(k)
             change = equations.slopes(y).detach() - k
-            for s, following in zip(changes, changes[1:], strict=False):
+            for s, following in pairwise(changes):
                 change = change + following * ((s * change).sum() / (s * s).sum())
             if changes:
                 s = changes[-1]
@@ -310,7 +313,7 @@ class _Progress:
     @property
     def acceptable(self) -> bool:
         """Half of the digits stand: torchdiffeq's tolerance in float64."""
-        return self.moved <= self.eps**0.5
+        return bool(self.moved <= self.eps**0.5)
 
     def warn(self) -> None:
         """Say so if the iteration ended without a result."""

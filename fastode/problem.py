@@ -87,7 +87,9 @@ class Problem:
         return float(torch.tensor(x, dtype=self.real_dtype) ** exponent)
 
     def time(self, t: float | Tensor, side: float = 0.0) -> Tensor:
-        """``t`` as the field gets it: 0-dim (or [R], one for each row), real dtype of the state, carrying the gradient of the start time.
+        """``t`` as the field gets it: 0-dim (or [R], one for each row), of the real dtype of the state.
+
+        It carries the gradient of the start time.
 
         Args:
             side: +1 for just after ``t`` in the direction of integration, -1 for just before.

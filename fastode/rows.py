@@ -1,7 +1,7 @@
 """Where a solve is in time when every row has its own step size and span. The surface for it is the next thing to come.
 
-The step loop is the same as for one shared step (:mod:`fastode.loop`): ``t``, ``dt``, ``t1`` and the error are tensors [R]
-instead of numbers, and what a step commits is chosen row by row.
+The step loop is the same as for one shared step (:mod:`fastode.loop`): ``t``, ``dt``, ``t1`` and the error are tensors
+[R] instead of numbers, and what a step commits is chosen row by row.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class RowsClock:
         controller: shared coefficients and limits.
 
     Attributes:
-        status: [R] int; running, finished, or stopped because ``t + dt`` is not beyond ``t``. A stopped row keeps its last
-            good state and does not disturb the others.
+        status: [R] int; running, finished, or stopped because ``t + dt`` is not beyond ``t``. A stopped row keeps its
+            last good state and does not disturb the others.
         n_accepted, n_rejected: [R] int64.
     """
 

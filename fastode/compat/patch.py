@@ -89,10 +89,10 @@ class PatchHandle:
 def patch_torchdiffeq() -> PatchHandle:
     """From now on ``torchdiffeq`` is fastode, installed or not.
 
-    ``import torchdiffeq``, ``from torchdiffeq import odeint`` and the parts of ``torchdiffeq._impl`` that published code
-    uses resolve to fastode. Modules that imported torchdiffeq before, or one of its four functions by name, are switched
-    too; what an object keeps elsewhere (a default argument, an attribute of an instance, a class derived from one of
-    its solvers) stays torchdiffeq's. Call it first where you can.
+    ``import torchdiffeq``, ``from torchdiffeq import odeint`` and the parts of ``torchdiffeq._impl`` that published
+    code uses resolve to fastode. Modules that imported torchdiffeq before, or one of its four functions by name, are
+    switched too; what an object keeps elsewhere (a default argument, an attribute of an instance, a class derived from
+    one of its solvers) stays torchdiffeq's. Call it first where you can.
 
     Returns:
         A context manager that undoes the patch. Patching twice is the same as patching once; an inner ``with`` leaves

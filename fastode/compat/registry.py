@@ -105,7 +105,8 @@ def method_of(kind: Any) -> Method:
     if kind in _STOCK:
         return lookup(_STOCK[kind])
     if issubclass(kind, RKAdaptiveStepsizeODESolver) and kind.integrate is RKAdaptiveStepsizeODESolver.integrate:
-        return kind.as_method()
+        tableau: Method = kind.as_method()
+        return tableau
     if issubclass(kind, FixedGridODESolver) and kind.integrate is FixedGridODESolver.integrate:
         return _grid_method(kind)
     return _external_method(kind)
@@ -179,11 +180,11 @@ class SolverTable(dict[str, Any]):
         unregister(name)
 
     # dict's own versions of these would go past the two above
-    pop = MutableMapping.pop  # type: ignore[assignment]
+    pop = MutableMapping.pop
     popitem = MutableMapping.popitem
     clear = MutableMapping.clear
-    update = MutableMapping.update  # type: ignore[assignment]
-    setdefault = MutableMapping.setdefault  # type: ignore[assignment]
+    update = MutableMapping.update
+    setdefault = MutableMapping.setdefault
 
 
 SOLVERS = SolverTable()

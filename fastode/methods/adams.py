@@ -5,9 +5,10 @@
     y1 = y + dy
 
 with ``p`` the slopes in the history, at most ``max_order - 1`` of them: the predictor has order ``p``, the corrector
-``p + 1``. ``max_order`` is 12 by default with a corrector and 5 without (:data:`EXPLICIT_ORDER`). The history holds slopes at the starts of steps. While there are fewer than three, steps are made by the 3/8
-rule of order 4 (``rk4``), which bounds the order of the whole. Coefficients are those of equal steps; on other grids the
-order is lost, as in torchdiffeq.
+``p + 1``. ``max_order`` is 12 by default with a corrector and 5 without (:data:`EXPLICIT_ORDER`). The history holds
+slopes at the starts of steps. While there are fewer than three, steps are made by the 3/8 rule of order 4 (``rk4``),
+which bounds the order of the whole. Coefficients are those of equal steps; on other grids the order is lost, as in
+torchdiffeq.
 
 Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., III.1, (1.5) and (1.9).
 """
@@ -102,7 +103,7 @@ class AdamsStepper:
             dy = self._correct(dt, times[-1], y, dy)
         return tuple([a + b for a, b in zip(y, dy, strict=True)]), f0
 
-    def combine(self, base: Parts, vectors: Sequence[Parts], weights: Sequence[Weight]) -> Parts:
+    def combine(self, base: Parts, vectors: Sequence[Parts], weights: list[Weight]) -> Parts:
         return self.kernels.combine(base, vectors, weights)
 
     def _to_tape(self) -> None:

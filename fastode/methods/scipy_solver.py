@@ -1,6 +1,6 @@
 """Any solver of ``scipy.integrate.solve_ivp``: a reference to compare with. Slow, on the CPU, without gradients.
 
-Options: ``solver`` (``"LSODA"``, ``"RK45"``, ``"DOP853"``, ``"Radau"``, ``"BDF"``, ``"RK23"`` or an ``OdeSolver`` class),
+Options: ``solver`` (``"LSODA"``, ``"RK45"``, ``"DOP853"``, ``"Radau"``, ``"BDF"``, ``"RK23"``, or an ``OdeSolver``),
 ``max_step``, and ``min_step``, which only LSODA has. Every evaluation is a round trip through numpy in float64.
 """
 

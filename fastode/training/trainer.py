@@ -78,7 +78,7 @@ class Trainer:
         self.optimizer.zero_grad()
         with stats() as log:
             loss = -self.flow.log_prob(self.data.train[self.batches.next()]).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip)
         if not bool(torch.isfinite(loss)) or not bool(torch.isfinite(norm)):
             raise SolverError(

@@ -54,7 +54,7 @@ def solve_both(
     scale: float = 1.0,
     **kwargs: Any,
 ) -> tuple[Any, Any]:
-    """Solve with both, compare values and the times of all evaluations; ``theirs`` replaces arguments for torchdiffeq."""
+    """Solve with both, compare values and the times of all evaluations; ``theirs`` replaces torchdiffeq's arguments."""
     one, two = Recorder(field), Recorder(field)
     ours = fastode.odeint(one, y0, t, **kwargs)
     reference_kwargs = {**kwargs, **(theirs or {})}

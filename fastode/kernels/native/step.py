@@ -7,6 +7,7 @@ per solve. Native code writes only into buffers allocated here, which autograd h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ class NativeStep(Measured):
         self.y1: Parts = ()
         self.scratch: Parts = ()
         self.k: list[Parts] = []
-        self.dt = 0.0
+        self.dt: Any = 0.0
 
     def begin(self, t: float, dt: float, t1: float, y: Parts) -> Sequence[Tensor]:
         """Start a step; the times of its stages."""

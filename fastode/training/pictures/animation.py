@@ -61,11 +61,11 @@ def draw_animation(scene: Scene, path: Path, n_particles: int = 1500, n_frames: 
         for line in lines:
             line.set_clip_path(window)
         title.set_text(f"t = {t:.2f}")
-        canvas.draw()  # type: ignore[no-untyped-call]
+        canvas.draw()
         if i == 0:
             # the layout is found once: panels must not jiggle between frames
             figure.set_layout_engine("none")
-        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        pixels = np.asarray(canvas.buffer_rgba())
         frames.append(Image.fromarray(pixels[..., :3]))
     # one palette for all frames, from the last one, which shows every colour: no flicker and a smaller file
     palette = frames[-1].quantize(128)
