@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from .compiling import outside_graphs
 from .dense import DenseSolution, dense_solution
-from .errors import InvalidArgument, did_you_mean
+from .errors import InvalidArgument, UnsupportedInput, did_you_mean
 from .events import attach_event_gradient
 from .gradients import GRADIENTS
-from .options import Settings, prepare
+from .options import Settings, check_options, prepare
 from .solve import solve
 
 Field = Callable[..., Any]
@@ -115,9 +115,14 @@ def odeint_adjoint(
             "If `adjoint_method != method` then we cannot infer `adjoint_options` from `options`. So as `options` has "
             "been passed then `adjoint_options` must be passed as well."
         )
+    options = dict(check_options("options", options))
     if adjoint_options is None:
-        adjoint_options = {k: v for k, v in (options or {}).items() if k != "norm"}
+        adjoint_options = {k: v for k, v in options.items() if k != "norm"}
+    adjoint_options = dict(check_options("adjoint_options", adjoint_options))
     params = tuple(adjoint_params if adjoint_params is not None else find_parameters(cast(nn.Module, func)))
+    if not all(isinstance(p, Tensor) for p in params):
+        other = next(p for p in params if not isinstance(p, Tensor))
+        raise UnsupportedInput(f"`adjoint_params` must hold tensors, but holds a {type(other).__name__}")
     kept = tuple(p for p in params if p.requires_grad)
     if len(kept) != len(params) and callable(adjoint_options.get("norm")):
         warnings.warn(
@@ -130,7 +135,7 @@ def odeint_adjoint(
         rtol=rtol if adjoint_rtol is None else adjoint_rtol,
         atol=atol if adjoint_atol is None else adjoint_atol,
         method=settings.method_name if adjoint_method is None else adjoint_method,
-        options=dict(adjoint_options),
+        options=adjoint_options,
     )
     return GRADIENTS[gradient](settings, backward, kept, event_fn)
 

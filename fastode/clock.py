@@ -67,14 +67,14 @@ class LockstepClock:
         """
         if self.since_output >= self.max_steps:
             raise TooManySteps(
-                f"max_num_steps exceeded ({self.since_output}>={self.max_steps}) between two requested times, "
+                f"max_num_steps exceeded ({self.since_output}>={self.max_steps:.15g}) between two requested times, "
                 f"at t={self.t:.6g} with step size {self.dt:.3g}. Raise options['max_num_steps'] or loosen "
                 "the tolerances."
             )
         if self.stats.n_accepted + self.stats.n_rejected >= self.max_total_steps:
             raise TooManySteps(
-                f"max_total_steps exceeded ({self.max_total_steps}) at t={self.t:.6g} with step size {self.dt:.3g}. "
-                "Raise options['max_total_steps'] or loosen the tolerances."
+                f"max_total_steps exceeded ({self.max_total_steps:.15g}) at t={self.t:.6g} with step size "
+                f"{self.dt:.3g}. Raise options['max_total_steps'] or loosen the tolerances."
             )
         self.since_output += 1
         t, direction = self.t, self.direction

@@ -33,10 +33,12 @@ class Field:
         self.func = func
         self.args = args
         self.spec = spec
+        self.flat = spec is not None and spec[1] is None and not any(spec[2])
         self.stats = stats
         self.shapes = [p.shape for p in y0]
         self.dtype = y0[0].dtype
         self.device = y0[0].device
+        self.on_cpu = y0[0].is_cpu
         #: set once a returned tensor requires grad while gradients are enabled
         self.traced = False
         #: some functions write every value into the same buffer; found out by the first two evaluations
@@ -46,14 +48,24 @@ class Field:
         self.stats.n_func += 1
         if self.spec is None:
             f = self.func(t, y[0], *self.args)
-            if f.__class__ is Tensor and f.dtype is self.dtype and f.shape == self.shapes[0] and f.is_contiguous():
+            if (
+                f.__class__ is Tensor
+                and f.dtype is self.dtype
+                and f.is_cpu is self.on_cpu  # kernels get its address
+                and f.shape == self.shapes[0]
+                and f.is_contiguous()
+                and not f.is_neg()
+            ):
                 if f.requires_grad and torch.is_grad_enabled():
                     self.traced = True
                 return (f.clone(),) if self.copies else (f,)
             parts: Parts = (self._fit(f, 0),)
         else:
             value = self.func(t, unflatten(self.spec, y), *self.args)
-            leaves = value if isinstance(value, tuple) and len(value) == len(y) else flatten(value, "func(t, y)")[0]
+            if self.flat and isinstance(value, tuple) and len(value) == len(y):
+                leaves = value
+            else:
+                leaves = flatten(_in_order(self.spec, value), "func(t, y)")[0]
             if len(leaves) != len(y):
                 raise FieldError(
                     f"func(t, y) returned {len(leaves)} tensors, but the state `y0` has {len(y)}; "
@@ -72,6 +84,8 @@ class Field:
             raise FieldError(f"{where} returned a {type(f).__name__}; return a torch.Tensor of shape {tuple(shape)}")
         if f.device != self.device:
             raise FieldError(f"{where} is on {f.device}, but the state is on {self.device}; return it there")
+        if f.layout is not torch.strided:
+            raise FieldError(f"{where} is not dense ({f.layout}); return a dense tensor: use .to_dense()")
         if f.dtype != self.dtype:
             if f.is_complex() and not self.dtype.is_complex:
                 raise FieldError(f"{where} is complex ({f.dtype}), but the state is real ({self.dtype})")
@@ -84,13 +98,27 @@ class Field:
                     f"{where} has shape {tuple(f.shape)}, but the state has shape {tuple(shape)}; "
                     "return one derivative for each element of the state"
                 ) from None
-        fitted: Tensor = f.contiguous()
+        fitted: Tensor = f.resolve_neg().contiguous()
         return fitted
 
     def detect_shared_buffer(self, first: Parts, second: Parts) -> None:
         """Copy values from now on if two evaluations came back in the same memory."""
         if not self.copies and any(_same_memory(a, b) for a, b in zip(first, second, strict=True)):
             self.copies = True
+
+
+def _in_order(spec: Any, value: Any) -> Any:
+    """``value`` with the items of its dictionaries in the order that the state has them."""
+    if spec is None:
+        return value
+    _, keys, children = spec
+    if keys is not None and isinstance(value, dict):
+        if value.keys() != set(keys):
+            raise FieldError(f"func(t, y) returned the keys {list(value)}, but the state has {list(keys)}")
+        return {k: _in_order(child, value[k]) for k, child in zip(keys, children, strict=True)}
+    if keys is None and isinstance(value, tuple | list) and len(value) == len(children):
+        return [_in_order(child, v) for child, v in zip(children, value, strict=True)]
+    return value
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:

@@ -97,7 +97,11 @@ class Grid:
 
     def __init__(self, problem: Problem, points: Tensor, nodes: Sequence[float], perturb: bool) -> None:
         ends = problem.t[0], problem.t[-1]
-        if points.ndim != 1 or bool(points[0] != ends[0]) or bool(points[-1] != ends[1]):
+        if not isinstance(points, Tensor):
+            raise InvalidArgument(
+                f"options['grid_constructor'] must return a 1-D tensor of times, but returned a {type(points).__name__}"
+            )
+        if points.ndim != 1 or not len(points) or bool(points[0] != ends[0]) or bool(points[-1] != ends[1]):
             raise InvalidArgument(
                 f"options['grid_constructor'] must return a 1-D tensor from t[0]={number(ends[0])} to "
                 f"t[-1]={number(ends[1])}, but it runs from {points.reshape(-1)[:1].tolist()} to "
@@ -177,6 +181,14 @@ def integrate_grid(
     return states
 
 
+def fraction(problem: Problem, t0: Weight, t1: Weight, t: Weight) -> Weight:
+    """``(t - t0) / (t1 - t0)`` in the dtype of time, as torchdiffeq computes it."""
+    if isinstance(t, Tensor) or isinstance(t0, Tensor) or isinstance(t1, Tensor):
+        return (t - t0) / (t1 - t0)
+    rounded = problem.round_time
+    return rounded(rounded(t - t0) / rounded(t1 - t0))
+
+
 def between(
     problem: Problem,
     stepper: GridStepper,
@@ -195,12 +207,12 @@ def between(
             return y
         if t == t1:
             return y1
-        x = (t - t0) / (t1 - t0)
+        x = fraction(problem, t0, t1, t)
         return stepper.combine(y, [y1, y], [x, -x])
     if interp == "cubic":
         end = t1 if isinstance(t1, Tensor) else torch.tensor(t1, dtype=torch.float64)
         f1 = problem.field(end.to(problem.y0[0].device, problem.real_dtype), y1)
-        x = (t - t0) / (t1 - t0)
+        x = fraction(problem, t0, t1, t)
         back = x * (1 - x)
         w = x * x * (3 - 2 * x)
         return stepper.combine(y, [y1, y, f0, f1], [w, -w, dt * (back * (1 - x)), dt * (-back * x)])
@@ -226,6 +238,8 @@ def integrate_grid_until_event(
     t0 = problem.round_state(number(problem.t[0]))
     dt = problem.direction * float(step_size)
     sign0 = event.sign(t0, y)
+    if sign0 == 0:
+        return t0, y
     on_step = problem.callbacks[0]
     for _ in range(MAX_EVENT_STEPS):
         t1 = problem.round_state(t0 + dt)

@@ -122,7 +122,15 @@ def integrate(
     field, y = problem.field, problem.y0
     rows = len(clock.t) if isinstance(clock, RowsClock) else None
     kernels = engine.bind(
-        tableau, y, problem.rtol, problem.atol, problem.norm, problem.anchor, problem.controlled, rows
+        tableau,
+        y,
+        problem.rtol,
+        problem.atol,
+        problem.norm,
+        problem.anchor,
+        problem.controlled,
+        problem.quadratures,
+        rows,
     )
     k0 = field(problem.time(clock.t), y)
     if isinstance(clock, RowsClock):
@@ -184,11 +192,12 @@ def _first_step(
     """Hairer's first step, and the first slope (copied if the field turns out to reuse its output buffer)."""
     field, y = problem.field, problem.y0
     kept = tuple([k.detach().clone() for k in k0])
+    staged = len(y) - problem.quadratures
 
     def probe(h0: float) -> float:
         signed = problem.direction * h0
         with torch.no_grad():
-            y1 = kernels.combine(y, [kept], [signed])
+            y1 = (*kernels.combine(y[:staged], [kept], [signed]), *y[staged:])
         f1 = _without_tape(field, problem.time(clock.t + signed), y1)
         field.detect_shared_buffer(k0, f1)
         return kernels.norm_of(y, f1, kept)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .clock import LockstepClock
+from .errors import FieldError
 from .loop import Step
 from .problem import Problem
 from .tree import Parts
@@ -56,7 +57,7 @@ class EventFunction:
     and the first root of any of them is the event (torchdiffeq's rule).
     """
 
-    def __init__(self, event_fn: Callable[..., Any], problem: Problem, args: tuple[Any, ...] = ()) -> None:
+    def __init__(self, event_fn: Callable[..., Any], problem: Problem) -> None:
         self.event_fn = event_fn
         self.problem = problem
         self.signs: Tensor | None = None
@@ -65,8 +66,18 @@ class EventFunction:
         """The differentiable 0-dim value."""
         value = self.event_fn(t, state)
         if self.signs is None:
-            self.signs = torch.sign(value.detach())
+            self.signs = self._initial_signs(value, t)
         return torch.min(value * self.signs)
+
+    @staticmethod
+    def _initial_signs(value: Any, t: Tensor) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise FieldError(f"event_fn(t, y) returned a {type(value).__name__}; return a torch.Tensor")
+        if not value.numel():
+            raise FieldError("event_fn(t, y) returned a tensor without elements; return at least one")
+        if bool(value.isnan().any()):
+            raise FieldError(f"event_fn(t, y) is NaN at the initial time {float(t):.9g}; there is no sign to change")
+        return torch.sign(value.detach())
 
     @torch.no_grad()
     def sign(self, t: float, y: Parts) -> float:

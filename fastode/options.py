@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .clock import LockstepClock
 from .controller import Controller
@@ -54,6 +56,49 @@ GRID_OPTIONS = frozenset(["step_size", "grid_constructor", "interp", "perturb", 
 CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
 
 
+#: what numbers may be: in words, and as a test
+_ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "first_step": ("positive", lambda x: x > 0),
+    "max_step": ("positive", lambda x: x > 0),
+    "step_size": ("positive and finite", lambda x: 0 < x < math.inf),
+    "safety": ("positive", lambda x: x > 0),
+    "dfactor": ("from 0 to 1", lambda x: 0 <= x <= 1),
+    "ifactor": ("at least 1", lambda x: x >= 1),
+}
+
+
+def number_option(options: dict[str, Any], name: str, default: float) -> float:
+    """An option as a number; ``default`` where it is missing or None.
+
+    Raises:
+        InvalidArgument: it is no number, NaN, or outside its bounds.
+    """
+    given = options.get(name)
+    if given is None:
+        return default
+    try:
+        value = float(given.detach() if isinstance(given, Tensor) else given)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidArgument(f"options[{name!r}] must be a number, but is {given!r}") from None
+    words, allowed = _ALLOWED.get(name, ("a number", lambda x: x == x))
+    if not allowed(value):
+        raise InvalidArgument(f"options[{name!r}] must be {words}, but is {value:g}")
+    return value
+
+
+def check_options(name: str, options: Any) -> Mapping[str, Any]:
+    """``options``, or nothing for None.
+
+    Raises:
+        UnsupportedInput: it is not a dict.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise UnsupportedInput(f"`{name}` must be a dict such as {{'first_step': 0.1}}, but is {options!r}")
+    return options
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a backward solve is done; unchecked, as the user gave it."""
@@ -80,10 +125,11 @@ class Request:
     options: dict[str, Any]
     callbacks: tuple[Callback | None, Callback | None, Callback | None]
 
-    @property
+    @cached_property
     def direction(self) -> float:
         """+1.0 for increasing times, -1.0 for decreasing ones."""
-        return -1.0 if len(self.t) > 1 and bool(self.t.detach()[0] > self.t.detach()[1]) else 1.0
+        times = self.t.tolist()
+        return -1.0 if len(times) > 1 and times[0] > times[1] else 1.0
 
     @property
     def adaptive(self) -> bool:
@@ -100,6 +146,8 @@ class Request:
         time_dtype = self.t.dtype
         if self.adaptive:
             wanted = self.options.get("dtype", torch.float64)
+            if not isinstance(wanted, torch.dtype):
+                raise UnsupportedInput(f"options['dtype'] must be a torch.dtype, but is {wanted!r}: use torch.float64")
             if self.t.device.type == "mps":
                 wanted = torch.float32  # there is no float64 on that device
             time_dtype = torch.promote_types(wanted, real_dtype(self.y0[0].dtype))
@@ -135,7 +183,7 @@ class Request:
         """
         assert isinstance(self.method, ButcherTableau)
         o = self.options
-        t0 = problem.round_time(float(self.t.detach()[0]))
+        t0 = problem.round_time(self.t[:1].tolist()[0])
         step_t, jump_t = (
             prescribed_times(name, o.get(name), t0, problem.direction, problem.round_time)
             for name in ("step_t", "jump_t")
@@ -147,12 +195,17 @@ class Request:
             step_t = [v for v in step_t if v not in stops]
         controller = Controller(
             order=self.method.order,
-            safety=float(o.get("safety", 0.9)),
-            factor_min=float(o.get("dfactor", 0.2)),
-            factor_max=float(o.get("ifactor", 10.0)),
-            dt_min=float(o.get("min_step", 0.0)),
-            dt_max=float(o.get("max_step", float("inf"))),
+            safety=number_option(o, "safety", 0.9),
+            factor_min=number_option(o, "dfactor", 0.2),
+            factor_max=number_option(o, "ifactor", 10.0),
+            dt_min=number_option(o, "min_step", 0.0),
+            dt_max=number_option(o, "max_step", math.inf),
         )
+        if controller.dt_min > controller.dt_max:
+            raise InvalidArgument(
+                f"options['min_step'] must not be above options['max_step'], but they are {controller.dt_min:g} and "
+                f"{controller.dt_max:g}"
+            )
         return LockstepClock(
             t0,
             problem.direction,
@@ -160,8 +213,8 @@ class Request:
             problem.stats,
             step_t=step_t,
             jump_t=jump_t,
-            max_steps=float(o.get("max_num_steps", 2**31 - 1)),
-            max_total_steps=float(o.get("max_total_steps", float("inf"))),
+            max_steps=number_option(o, "max_num_steps", 2**31 - 1),
+            max_total_steps=number_option(o, "max_total_steps", math.inf),
             round_time=problem.round_time,
             resume=bool(stops),
         )
@@ -176,10 +229,14 @@ class Request:
         if step_size is not None:
             if constructor is not None:
                 raise InvalidArgument("step_size and grid_constructor are mutually exclusive arguments.")
-            if not float(step_size) > 0:
-                raise InvalidArgument(f"options['step_size'] must be positive, but is {float(step_size)}")
+            number_option(self.options, "step_size", 0.0)
             return grid_from_step_size(step_size, self.t, problem.direction)
         if constructor is not None:
+            if not callable(constructor):
+                raise UnsupportedInput(
+                    "options['grid_constructor'] must be callable as grid_constructor(func, y0, t), but is a "
+                    f"{type(constructor).__name__}"
+                )
             points: Tensor = constructor(self.func, self.restore(self.y0), self.t)
             return points
         return self.t
@@ -194,13 +251,12 @@ def prepare(
     atol: Any,
     method: str | None,
     options: dict[str, Any] | None,
-    callback_suffix: str = "",
 ) -> Request:
     """Check the arguments of a call, in torchdiffeq's order and with its types of exception."""
     if not callable(func):
         raise UnsupportedInput(f"`func` must be callable as func(t, y), but is a {type(func).__name__}")
     parts, spec = check_state(y0)
-    options = dict(options or {})
+    options = dict(check_options("options", options))
     if callable(options.get("norm")):
         options["norm"] = name_of(options["norm"], whole=spec is None)
     name = "dopri5" if method is None else method
@@ -210,15 +266,22 @@ def prepare(
         raise InvalidArgument("t must hold at least one time, but is empty")
     t = coerce_time(t, parts[0].device)
     _warn_of_unknown(found, name, options)
-    callbacks = tuple(getattr(func, c + callback_suffix, None) for c in CALLBACKS)
+    callbacks = tuple([_callback(func, c) for c in CALLBACKS])
     allowed = (
         3 if isinstance(found, ButcherTableau) and found.adaptive else 0 if isinstance(found, ExternalMethod) else 1
     )
-    refused = {c for c, callback in list(zip(CALLBACKS, callbacks, strict=True))[allowed:] if callback is not None}
-    if refused:
+    if any(callbacks[allowed:]):
+        refused = {c for c, callback in zip(CALLBACKS[allowed:], callbacks[allowed:], strict=True) if callback}
         warnings.warn(f"Solver '{name}' does not support callbacks {refused}", stacklevel=3)
     kept = (*callbacks[:allowed], *[None] * (3 - allowed))
-    return Request(func, args, parts, spec, t, rtol, atol, name, found, options, kept)  # type: ignore[arg-type]
+    return Request(func, args, parts, spec, t, rtol, atol, name, found, options, kept)
+
+
+def _callback(func: Any, name: str) -> Any:
+    """``func.name``, or None. Asking a module for what it has not costs an exception, so it is asked only if it may."""
+    if isinstance(func, nn.Module) and not (name in vars(func) or name in func._modules or hasattr(type(func), name)):
+        return None
+    return getattr(func, name, None)
 
 
 def _warn_of_unknown(method: Method, name: str, options: dict[str, Any]) -> None:
@@ -231,6 +294,6 @@ def _warn_of_unknown(method: Method, name: str, options: dict[str, Any]) -> None
         known = method.options or frozenset()
         if isinstance(method, GridMethod):
             known |= GRID_OPTIONS
-    unknown = {k: v for k, v in options.items() if k not in known}
-    if unknown:
+    if not options.keys() <= known:
+        unknown = {k: v for k, v in options.items() if k not in known}
         warnings.warn(f"{method.solver or name}: Unexpected arguments {unknown}", stacklevel=4)

@@ -54,6 +54,8 @@ class Problem:
     callbacks: tuple[Callback | None, Callback | None, Callback | None] = (None, None, None)
     #: how many leading parts enter the error norm; None for all
     controlled: int | None = None
+    #: how many trailing parts the field does not depend on: they are integrated, but need no stages
+    quadratures: int = 0
     #: a 0-dim zero whose gradient is that of the start time, if `t` requires grad
     anchor: Tensor | None = dataclasses.field(init=False)
     #: whether outputs depend on an input that requires grad, before the field was asked
@@ -133,9 +135,14 @@ def check_time(name: str, t: Any, can_grad: bool = True) -> None:
         raise InvalidArgument(f"{name} must be one dimensional, but has shape {tuple(t.shape)}")
     if not can_grad and t.requires_grad:
         raise InvalidArgument(f"{name} cannot require gradient: use {name}.detach()")
-    if t.device.type == "meta":
-        return
-    values: list[float] = t.tolist()
+    try:
+        values: list[float] = t.tolist()
+    except RuntimeError:
+        kind = "meta tensor" if t.device.type == "meta" else type(t).__name__
+        raise UnsupportedInput(
+            f"the values of `{name}` are needed, which a {kind} does not give (nor one that vmap batches): pass an "
+            "ordinary tensor"
+        ) from None
     # the comparisons are false for NaN
     monotonic = all(a < b for a, b in pairwise(values)) or all(a > b for a, b in pairwise(values))
     if monotonic and (not values or (math.isfinite(values[0]) and math.isfinite(values[-1]))):
@@ -162,16 +169,19 @@ def check_state(y0: Any) -> tuple[Parts, Any]:
     device = leaves[0].device
     dtype = leaves[0].dtype
     for p in leaves:
-        if not (p.is_floating_point() or p.is_complex()):
-            raise UnsupportedInput(f"`y0` must be floating point or complex, but is {p.dtype}: use y0.float()")
+        # an 8-bit float has no arithmetic
+        if not (p.is_floating_point() or p.is_complex()) or p.dtype.itemsize < 2:
+            raise UnsupportedInput(
+                f"`y0` must be floating point (of 16 bits or more) or complex, but is {p.dtype}: use y0.float()"
+            )
         if p.layout is not torch.strided:
             raise UnsupportedInput(f"`y0` must be a dense tensor, but its layout is {p.layout}: use y0.to_dense()")
         if p.device != device:
             raise InvalidArgument(f"all parts of y0 must be on one device, but are on {device} and {p.device}")
         dtype = torch.promote_types(dtype, p.dtype)
-    if all(p.dtype == dtype and p.is_contiguous() for p in leaves):
+    if all(p.dtype == dtype and p.is_contiguous() and not p.is_neg() for p in leaves):
         return leaves, spec
-    return tuple([p.to(dtype).contiguous() for p in leaves]), spec
+    return tuple([p.to(dtype).resolve_neg().contiguous() for p in leaves]), spec
 
 
 def check_tolerance(name: str, tol: Any, parts: Parts, spec: Any, time_dtype: torch.dtype) -> list[Tolerance]:
@@ -186,7 +196,10 @@ def check_tolerance(name: str, tol: Any, parts: Parts, spec: Any, time_dtype: to
         raise InvalidArgument(f"{name} cannot require gradient: use {name}.detach()")
     if spec is not None and not _is_scalar(tol):
         # torchdiffeq makes tensors of the default dtype of them, which rounds
-        values = [v if isinstance(v, Tensor) else torch.as_tensor(v) for v in tol]
+        try:
+            values = [v if isinstance(v, Tensor) else torch.as_tensor(v) for v in tol]
+        except (TypeError, ValueError, RuntimeError):
+            raise _no_tolerance(name, tol) from None
         if len(values) != len(parts):
             raise InvalidArgument(
                 f"If using tupled {name} it must have the same length as the tuple y0: {len(values)} given, "
@@ -214,19 +227,27 @@ def _tolerance_of(name: str, tol: Any, part: Tensor, time_dtype: torch.dtype) ->
             raise InvalidArgument(
                 f"{name} of shape {tuple(tol.shape)} does not broadcast with the state of shape {tuple(part.shape)}"
             )
-        if bool((tol < 0).any()):
-            raise InvalidArgument(f"{name} must not be negative, but its smallest element is {float(tol.min())}")
+        if not bool((tol >= 0).all()):
+            raise InvalidArgument(f"{name} must not be negative or NaN, but its smallest element is {float(tol.min())}")
         limit: Tensor = tol
         return limit
     if not isinstance(tol, Tensor) and hasattr(tol, "__len__"):
-        return _tolerance_of(name, torch.as_tensor(tol, dtype=time_dtype), part, time_dtype)
+        try:
+            tol = torch.as_tensor(tol, dtype=time_dtype)
+        except (TypeError, ValueError, RuntimeError):
+            raise _no_tolerance(name, tol) from None
+        return _tolerance_of(name, tol, part, time_dtype)
     try:
         value = float(tol)
     except (TypeError, ValueError):
-        raise InvalidArgument(f"{name} must be a number, a tensor or a tuple of them, but is {tol!r}") from None
+        raise _no_tolerance(name, tol) from None
     if not value >= 0:
         raise InvalidArgument(f"{name} must not be negative or NaN, but is {value}")
     return value
+
+
+def _no_tolerance(name: str, tol: Any) -> InvalidArgument:
+    return InvalidArgument(f"{name} must be a number, a tensor or a tuple of them, but is {tol!r}")
 
 
 def check_norm(norm: Any, parts: Parts, restore: Callable[[Sequence[Tensor]], Any]) -> str | UserNorm:
@@ -260,6 +281,8 @@ def prescribed_times(
 
 def coerce_time(t: Tensor, device: torch.device) -> Tensor:
     """``t`` on the state's device, with torchdiffeq's warning when it was elsewhere."""
+    if device.type == "meta":
+        raise UnsupportedInput("`y0` must hold values, but is on the meta device: use torch.zeros_like(y0, device=...)")
     if t.device != device:
         warnings.warn("t is not on the same device as y0. Coercing to y0.device.", stacklevel=4)
         t = t.to(device)

@@ -14,7 +14,7 @@ from .kernels import Engine
 from .loop import integrate
 from .methods import ExternalMethod, GridMethod
 from .observers import EventFunction, EventRoot, Outputs
-from .options import Request
+from .options import Request, number_option
 from .problem import Problem
 from .tableau import ButcherTableau
 from .tree import Parts
@@ -60,6 +60,8 @@ def states_at_event(request: Request, problem: Problem, event_fn: EventFn) -> tu
         InvalidArgument: ``t`` has not two elements, or the method cannot.
     """
     t = request.t
+    if not callable(event_fn):
+        raise UnsupportedInput(f"`event_fn` must be callable as event_fn(t, y), but is a {type(event_fn).__name__}")
     if len(t) != 2:
         raise InvalidArgument(f"We require len(t) == 2 when in event handling mode, but got len(t)={len(t)}.")
     method = request.method
@@ -85,7 +87,7 @@ def states_at_event(request: Request, problem: Problem, event_fn: EventFn) -> tu
         when, y = integrate_grid_until_event(
             problem,
             make_stepper(request, problem, engine),
-            float(step_size),
+            number_option(request.options, "step_size", 0.0),
             event,
             tolerance,
             interp=request.options.get("interp", "linear"),
@@ -107,8 +109,8 @@ def make_stepper(request: Request, problem: Problem, engine: Engine) -> GridStep
 
 def first_step(request: Request) -> float | None:
     """The option ``first_step`` as a number."""
-    value = request.options.get("first_step")
-    return None if value is None else float(value)
+    given = request.options.get("first_step")
+    return None if given is None else number_option(request.options, "first_step", 0.0)
 
 
 def refuse_without_data(problem: Problem) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -52,14 +53,14 @@ class StatsLog(list[SolveStats]):
         return sum(s.n_steps for s in self)
 
 
-# A list that is shared with the threads of the autograd engine: backward passes run there.
-_logs: list[StatsLog] = []
+#: open logs by identity, each with the thread that opened it
+_logs: dict[int, tuple[int, StatsLog]] = {}
 _last: ContextVar[SolveStats | None] = ContextVar("fastode_last_stats", default=None)
 
 
 @contextmanager
 def stats() -> Iterator[StatsLog]:
-    """Record the cost of every solve in the block, backward passes included.
+    """Record the cost of every solve of this thread in the block, backward passes included.
 
     Example:
         >>> with fastode.stats() as log:
@@ -67,12 +68,11 @@ def stats() -> Iterator[StatsLog]:
         >>> log[0].n_func, log[0].n_accepted, log[0].engine
     """
     log = StatsLog()
-    _logs.append(log)
+    _logs[id(log)] = (threading.get_ident(), log)
     try:
         yield log
     finally:
-        # by identity: two empty logs are equal as lists
-        del _logs[next(i for i, other in enumerate(_logs) if other is log)]
+        del _logs[id(log)]
 
 
 def last_stats() -> SolveStats | None:
@@ -81,9 +81,14 @@ def last_stats() -> SolveStats | None:
 
 
 def new_stats(method: str, direction: str = "forward") -> SolveStats:
-    """Open the account of a solve and hand it to every open log."""
+    """Open the account of a solve and hand it to every open log of this thread."""
     entry = SolveStats(method, direction)
     _last.set(entry)
-    for log in _logs:
-        log.append(entry)
+    if _logs:
+        here = threading.get_ident()
+        # a device's backward pass runs in a thread of the autograd engine, not Python's; for whom, is unknown
+        anyone = direction == "backward" and isinstance(threading.current_thread(), threading._DummyThread)
+        for opener, log in tuple(_logs.values()):
+            if anyone or opener == here:
+                log.append(entry)
     return entry

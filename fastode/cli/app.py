@@ -15,6 +15,7 @@ app = typer.Typer(
     name="fastode",
     help="Train continuous normalizing flows, sample from them and draw them.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

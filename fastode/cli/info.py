@@ -32,7 +32,7 @@ def facts() -> list[tuple[str, str]]:
         ("numpy", _version("numpy")),
         ("triton", _version("triton")),
         ("native engine (CPU)", _native("fastode._native", "target")),
-        ("native engine (GPU)", _native("fastode._native_cuda", None)),
+        ("CUDA module", _native("fastode._native_cuda", None)),
         ("GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none visible to torch"),
         ("threads", str(torch.get_num_threads())),
     ]
@@ -50,4 +50,4 @@ def _native(module: str, describe: str | None) -> str:
         loaded = import_module(module)
     except ImportError as error:
         return f"not available ({error})"
-    return f"instruction set {getattr(loaded, describe)()}" if describe else "available"
+    return f"instruction set {getattr(loaded, describe)()}" if describe else "built; no solve uses it yet"

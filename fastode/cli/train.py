@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +28,7 @@ from .common import Threads, console, set_threads
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -86,10 +86,10 @@ def train(
     """
     set_threads(threads)
     if resume is not None:
-        if data is not None or out is not None:
+        if given := _given(context) - {"resume", "threads", "plots"}:
             raise InvalidArgument(
-                f"`--resume {resume}` takes its data and folder from the run; write "
-                f"`fastode train --resume {resume}` alone"
+                f"`--resume {resume}` takes its data, folder and settings from the run, but {', '.join(sorted(given))} "
+                f"was given; write `fastode train --resume {resume}` alone (`--threads` and `--no-plots` are allowed)"
             )
         folder = RunFolder(resume)
         config = folder.read_config()
@@ -114,6 +114,12 @@ def train(
     return _run(trainer, folder, plots)
 
 
+def _given(context: typer.Context) -> set[str]:
+    """Names of the parameters that were written on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name.replace("_", "-") for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
 def _sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
@@ -133,13 +139,11 @@ def _run(trainer: Trainer, folder: RunFolder, plots: bool) -> int:
         f"(train, validation, test), {data.dim} columns; field with {n_parameters} parameters; "
         f"steps {trainer.step} to {config.steps}"
     )
-    started = time.perf_counter()
     try:
         finished = _train_with_bar(trainer, folder)
     except SolverError as error:
         kept = f"; the last checkpoint is {folder.checkpoint_file}" if folder.checkpoint_file.exists() else ""
         raise SolverError(f"step {trainer.step + 1}: {error}{kept}") from None
-    seconds = time.perf_counter() - started
     if not finished:
         console.print(
             f"[yellow]stopped[/] after step {trainer.step} of {config.steps}; checkpoint saved. "
@@ -147,6 +151,7 @@ def _run(trainer: Trainer, folder: RunFolder, plots: bool) -> int:
             f"  fastode train --resume {folder.path}"
         )
         return 130
+    seconds = sum(m.get("seconds", 0.0) for m in folder.read_metrics())  # of all sittings, validations left out
     flow = trainer.best_flow()
     result = {
         "test_nll": held_out_nll(flow, data.test, config.eval_tol),

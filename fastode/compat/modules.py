@@ -38,7 +38,8 @@ TABLE = {
     "_impl": _PUBLIC,
     "_impl.odeint": f"""SOLVERS odeint odeint_dense odeint_event _check_inputs _flat_to_shape _interp_evaluate {_GRID}
         Dopri5Solver Dopri8Solver Bosh3Solver AdaptiveHeunSolver Fehlberg2 AdamsBashforth AdamsBashforthMoulton
-        ScipyWrapperODESolver""",
+        ScipyWrapperODESolver ImplicitEuler ImplicitMidpoint Trapezoid SDIRK2 TRBDF2 RadauIIA3 RadauIIA5
+        GaussLegendre4 GaussLegendre6""",
     "_impl.adjoint": """SOLVERS odeint odeint_adjoint OdeintAdjointMethod find_parameters _check_inputs _flat_to_shape
         _mixed_norm _all_callback_names _all_adjoint_callback_names""",
     "_impl.misc": """Perturb _check_inputs _flat_to_shape _tuple_tol _TupleFunc _TupleInputOnlyFunc _ReverseFunc

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgument, UnsupportedInput
 from ..fixed_grid import grid_from_step_size
-from ..methods import Method, lookup
+from ..methods import GridMethod, Method, implicit, lookup
 from ..options import CALLBACKS, Request, prepare
 from ..perturb import Perturb
 from ..solve import states_at_event, states_at_times
@@ -390,6 +390,35 @@ class ScipyWrapperODESolver(_Solver):
         return self._states(self._request(t, "scipy_solver", lookup("scipy_solver"), self.options))
 
 
+class _ImplicitSolver(FixedGridODESolver):
+    """A built-in implicit method on a grid."""
+
+    def __init__(self, func: Any, y0: Tensor, max_iters: int = 100, **kwargs: Any) -> None:
+        super().__init__(func, y0, **kwargs)
+        self.own = {"max_iters": max_iters}
+
+    def _request(self, t: Tensor, like: str, method: Method, options: dict[str, Any]) -> Request:
+        name = next(_STOCK[kind] for kind in type(self).__mro__ if kind in _STOCK)
+        return super()._request(t, name, method, options | self.own)
+
+
+def _implicit(method: str) -> Any:
+    """The class of a built-in implicit method, named as in torchdiffeq."""
+    found = lookup(method)
+    assert isinstance(found, GridMethod)
+
+    def _step_func(self: Any, func: Function, t0: Tensor, dt: Tensor, t1: Tensor, y0: Tensor) -> Any:
+        raise UnsupportedInput("implicit steps solve for the state: single steps cannot be taken through this class")
+
+    body = {
+        "__doc__": f"fastode's ``{method}``.",
+        "__module__": __name__,
+        "order": found.order,
+        "_step_func": _step_func,
+    }
+    return type(found.solver, (_ImplicitSolver,), body)
+
+
 def _pair(method: str, class_name: str) -> Any:
     """The class of a built-in explicit pair."""
     tableau = lookup(method)
@@ -427,6 +456,8 @@ _STOCK: dict[type, str] = {
     AdamsBashforth: "explicit_adams",
     AdamsBashforthMoulton: "implicit_adams",
     ScipyWrapperODESolver: "scipy_solver",
+    **{_implicit(method): method for method in implicit.METHODS},
 }
+globals().update({kind.__name__: kind for kind in _STOCK if issubclass(kind, _ImplicitSolver)})
 
 __all__ = ["Perturb", *[kind.__name__ for kind in _STOCK]]

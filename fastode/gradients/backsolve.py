@@ -11,6 +11,7 @@ Reference: Chen et al., "Neural ordinary differential equations", 2018, appendix
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..kernels.norms import UserNorm
 from ..loop import integrate
 from ..observers import Outputs
 from ..options import Request, Settings, prepare
-from ..problem import Problem
+from ..problem import Problem, real_dtype
 from ..solve import EventFn, first_step, states_at_event, states_at_times
 from ..stats import SolveStats, new_stats
 from ..tableau import ButcherTableau
@@ -112,10 +113,21 @@ class AugmentedField:
         self.params = params
         self.t_grad = t_grad
         self.n = len(request.y0)
+        self.dtype = request.y0[0].dtype
+        #: dtype of the augmented state: parameters may be wider than the state, or real where it is complex
+        self.common = functools.reduce(torch.promote_types, [p.dtype for p in params], self.dtype)
+        self.mixed = any(p.dtype != self.common for p in (*request.y0, *params)) or (t_grad and self.dtype.is_complex)
 
     def __call__(self, t: Tensor, parts: Parts) -> Parts:
         at = int(self.t_grad)
         y, adj = parts[at : at + self.n], parts[at + self.n : at + 2 * self.n]
+        if not self.mixed:
+            return self._slopes(t, y, adj)
+        y, adj = (tuple([p.to(self.dtype) for p in x]) for x in (y, adj))
+        return tuple([s.to(self.common) for s in self._slopes(t.to(real_dtype(self.dtype)), y, adj)])
+
+    def _slopes(self, t: Tensor, y: Parts, adj: Parts) -> Parts:
+        at = int(self.t_grad)
         with torch.enable_grad():
             t = t.detach().requires_grad_(self.t_grad)
             y = tuple([p.detach().requires_grad_() for p in y])
@@ -176,12 +188,13 @@ class BackwardSolve:
                     state = self._at_output(state, i - 1)
         at = int(self.t_grad)
         if self.grad_t is not None:
-            self.grad_t[0] = state[0]
-        return self.grad_t, state[at + self.n : at + 2 * self.n], state[at + 2 * self.n :]
+            self.grad_t[0] = _like(state[0], self.grad_t)
+        adj_y = [_like(a, y) for a, y in zip(state[at + self.n : at + 2 * self.n], self.y[0], strict=True)]
+        return self.grad_t, adj_y, [_like(a, p) for a, p in zip(state[at + 2 * self.n :], self.params, strict=True)]
 
     def _start(self) -> Parts:
         like = self.y[-1][0]
-        adj_t = (torch.zeros((), dtype=like.real.dtype if like.is_complex() else like.dtype, device=like.device),)
+        adj_t = (torch.zeros((), dtype=real_dtype(like.dtype), device=like.device),)
         zero = tuple([torch.zeros_like(g) for g in self.grad[-1]])
         params = tuple([torch.zeros_like(p, memory_format=torch.contiguous_format) for p in self.params])
         blank = (*adj_t[: int(self.t_grad)], *self.y[-1], *zero, *params)
@@ -194,13 +207,15 @@ class BackwardSolve:
         adj = tuple([a + g for a, g in zip(state[at + self.n : at + 2 * self.n], self.grad[i], strict=True)])
         head = state[:at]
         if self.grad_t is not None and i > 0:
-            f = self.field.inner(self.t[i].to(adj[0].real.dtype if adj[0].is_complex() else adj[0].dtype), y)
+            f = self.field.inner(self.t[i].to(real_dtype(y[0].dtype)), y)
             moved = sum(
                 (f_.conj() * g).real.sum() if f_.is_complex() else (f_ * g).sum()
                 for f_, g in zip(f, self.grad[i], strict=True)
             )
             self.grad_t[i] = moved
             head = (head[0] - moved,)
+        if self.field.mixed:
+            y = tuple([p.to(self.field.common) for p in y])
         return (*head, *y, *adj, *state[at + 2 * self.n :])
 
     def _request(self, state: Parts, t: Tensor) -> Request:
@@ -220,6 +235,7 @@ class BackwardSolve:
     def _problem(self, request: Request) -> Problem:
         problem = request.problem(self.stats)
         problem.field = self.field  # type: ignore[assignment]
+        problem.quadratures = len(self.params)
         norm = self.settings.options["norm"]
         if isinstance(norm, AdjointNorm) and norm.plain:
             problem.norm = "rms"
@@ -263,6 +279,11 @@ class BackwardSolve:
         """A fixed-grid or external solve between two neighbouring times, as in torchdiffeq."""
         request = self._request(state, torch.stack([self.t[i], self.t[i - 1]]))
         return states_at_times(request, self._problem(request))[-1]
+
+
+def _like(value: Tensor, like: Tensor) -> Tensor:
+    """A part of the augmented state in the dtype of what it is the gradient of."""
+    return (value.real if value.is_complex() and not like.is_complex() else value).to(like.dtype)
 
 
 class _Callbacks:

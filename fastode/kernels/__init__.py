@@ -38,13 +38,14 @@ class Engine:
         norm: Norm = "rms",
         anchor: Tensor | None = None,
         controlled: int | None = None,
+        quadratures: int = 0,
         rows: int | None = None,
     ) -> TorchStep | NativeStep:
         """Kernels of ``tableau`` for states like ``like``; with one step size for each of ``rows`` if given."""
         if rows is not None and self.name == "native":
-            return NativeRowsStep(tableau, like, rtol, atol, norm, anchor, controlled, rows)
+            return NativeRowsStep(tableau, like, rtol, atol, norm, anchor, controlled, quadratures, rows)
         kind = NativeStep if self.name == "native" else TorchStep
-        return kind(tableau, like, rtol, atol, norm, anchor, controlled)
+        return kind(tableau, like, rtol, atol, norm, anchor, controlled, quadratures)
 
 
 def select(parts: Parts, name: str | None = None) -> Engine:

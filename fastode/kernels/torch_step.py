@@ -33,6 +33,7 @@ class TorchStep(Measured):
         norm: a name of :data:`NAMED_NORMS` or a user's norm.
         anchor: 0-dim tensor of value 0 whose gradient is that of every step's time, or None.
         controlled: how many leading parts enter the error norm; None for all.
+        quadratures: how many trailing parts the field does not depend on: they need no stages, only a new state.
     """
 
     engine = "reference"
@@ -47,6 +48,7 @@ class TorchStep(Measured):
         norm: Norm = "rms",
         anchor: Tensor | None = None,
         controlled: int | None = None,
+        quadratures: int = 0,
     ) -> None:
         self.tableau = tableau
         self.like = like
@@ -54,6 +56,7 @@ class TorchStep(Measured):
         self.norm = norm
         self.anchor = anchor
         self.controlled = controlled
+        self.staged = len(like) - quadratures
         self.dtype = like[0].real.dtype if like[0].is_complex() else like[0].dtype
         self.device = like[0].device
         self.y: Parts = ()
@@ -80,7 +83,9 @@ class TorchStep(Measured):
         """The state of stage ``i``, given the slope ``k`` of stage ``i - 1``."""
         self.k.append(k)
         a = self.tableau.matrix[i]
-        z = tuple([stage(y, self.dt, [s[p] for s in self.k], a) for p, y in enumerate(self.y)])
+        n = len(self.y) if i == self.tableau.stages - 1 else self.staged
+        z = tuple([stage(y, self.dt, [s[p] for s in self.k], a) for p, y in enumerate(self.y[:n])])
+        z = (*z, *self.y[n:])
         self.y1 = z
         return z
 

@@ -90,8 +90,9 @@ def lookup(name: Any) -> Method:
     Raises:
         InvalidArgument: there is none (a ``ValueError``, as in torchdiffeq).
     """
-    known = methods()
-    if not isinstance(name, str) or name not in known:
+    found = (_registered.get(name) or _built_in().get(name)) if isinstance(name, str) else None
+    if found is None:
+        known = methods()
         names = '{"' + '", "'.join(sorted(known)) + '"}'
         raise InvalidArgument(f'Invalid method "{name}". Must be one of {names}.{did_you_mean(str(name), list(known))}')
-    return known[name]
+    return found

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, did_you_mean
+from ..methods import methods
 from ..nn import CNF, Affine, MLPField
+from ..tableau import ButcherTableau
 
 SCALINGS = ("whiten", "standardise")
 
@@ -61,6 +63,13 @@ class TrainConfig:
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
         _require(self.weight_decay >= 0, "weight-decay", self.weight_decay, "at least 0")
         _require(self.n_samples >= 100, "n-samples", self.n_samples, "at least 100")
+        known = sorted(name for name, m in methods().items() if isinstance(m, ButcherTableau) and m.adaptive)
+        _require(
+            self.method in known,
+            "method",
+            self.method,
+            f"one that controls its step size.{did_you_mean(self.method, known)} Known: {', '.join(known)}",
+        )
         _require(self.scale in SCALINGS, "scale", self.scale, f"one of {', '.join(SCALINGS)}")
 
     def to_json(self) -> dict[str, Any]:

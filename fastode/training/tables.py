@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,10 +69,14 @@ def check_table(values: NDArray[np.generic], source: str) -> NDArray[np.float64]
 
 
 def _read_npy(path: Path) -> tuple[NDArray[np.generic], list[str]]:
+    if is_zipfile(path):
+        raise InvalidArgument(f"{path}: it is an archive of arrays; call it {path.stem}.npz")
     return _load(path), []
 
 
 def _read_npz(path: Path) -> tuple[NDArray[np.generic], list[str]]:
+    if not is_zipfile(path):
+        raise InvalidArgument(f"{path}: it cannot be read as an archive of numpy arrays")
     with _load(path) as archive:
         return _member(archive, path), []
 
@@ -96,7 +101,8 @@ def _load(path: Path) -> Any:
         # never unpickle: a data file must not run code
         return np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise InvalidArgument(f"{path}: it cannot be read as a numpy array: {_one_line(error)}") from None
+        why = "it is none, or holds pickled objects" if "pickle" in str(error) else _one_line(error)
+        raise InvalidArgument(f"{path}: it cannot be read as a numpy array: {why}") from None
 
 
 def _read_csv(path: Path) -> tuple[NDArray[np.generic], list[str]]:

@@ -36,7 +36,9 @@ def one_line(answer):
         (["train", "moons", "--scale", "no"], "`--scale no`: it must be one of whiten, standardise"),
         (["train", "moons", "--threads", "0"], "`--threads 0`: it must be at least 1"),
         (["train", "moons", "--method", "dopri55"], "dopri5"),
-        (["train", "moons", "--resume", "run"], "takes its data and folder from the run"),
+        (["train", "moons", "--resume", "run"], "takes its data, folder and settings from the run, but data was given"),
+        (["train", "--resume", "run", "--steps", "9"], "but steps was given"),
+        (["train", "moons", "--method", "rk4"], "`--method rk4`: it must be one that controls its step size"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["train", "moons", "--step", "x"], "--step"),
         (["train", "moons", "--batch", "many"], "Invalid value for '--batch'"),
@@ -67,6 +69,11 @@ def save_infinite_parquet():
     pd.DataFrame({"a": np.arange(30.0), "b": [np.inf] + [0.0, 1.0] * 14 + [2.0]}).to_parquet("data.parquet")
 
 
+def save_archive():
+    with open("data.npy", "wb") as file:
+        np.savez(file, x=np.eye(30))
+
+
 def save_object_array():
     np.save("data.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
@@ -83,7 +90,9 @@ def save_object_array():
             "15 of 30 rows contain NaN",
         ),
         ("data.csv", lambda: Path("data.csv").write_text(""), "cannot be read as CSV"),
-        ("data.npy", lambda: Path("data.npy").write_bytes(b"junk"), "cannot be read as a numpy array"),
+        ("data.npy", lambda: Path("data.npy").write_bytes(b"junk"), "array: it is none, or holds pickled objects"),
+        ("data.npz", lambda: Path("data.npz").write_bytes(b"PK\x03\x04junk"), "cannot be read as an archive"),
+        ("data.npy", save_archive, "call it data.npz"),
         ("data.parquet", lambda: Path("data.parquet").write_bytes(b"junk"), "cannot be read as Parquet"),
         ("data.npy", save_object_array, "cannot be read as a numpy array"),
         (

@@ -50,7 +50,7 @@ def test_info_shows_versions_engines_and_threads(fastode):
     answer = fastode("info")
 
     assert answer.code == 0
-    for word in ("python", "torch", "numpy", "triton", "native engine (CPU)", "threads"):
+    for word in ("python", "torch", "numpy", "triton", "native engine (CPU)", "CUDA module", "threads"):
         assert word in answer.out
 
 

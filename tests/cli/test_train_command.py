@@ -52,6 +52,22 @@ def test_training_writes_metrics_a_checkpoint_and_a_result(fastode):
     assert Path("runs/moons/checkpoint.safetensors").is_file()
 
 
+def test_a_method_that_cannot_train_leaves_no_folder_behind(fastode):
+    answer = fastode("train", "moons", "--method", "euler", *TINY)
+
+    assert answer.code == 2
+    assert not Path("runs").exists()
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_sittings(fastode, trained):
+    before = json.loads((trained / "result.json").read_text())["train_seconds"]
+
+    assert fastode("train", "--resume", trained, "--no-plots").code == 0
+
+    steps = [m["seconds"] for m in RunFolder(trained).read_metrics() if "loss" in m]
+    assert json.loads((trained / "result.json").read_text())["train_seconds"] == before == round(sum(steps), 2)
+
+
 def test_training_on_the_plane_draws_every_picture_and_lists_it(fastode):
     answer = fastode("train", "circles", "--out", "run", *TINY)
 
@@ -61,6 +77,7 @@ def test_training_on_the_plane_draws_every_picture_and_lists_it(fastode):
         with Image.open(Path("run") / name) as image:
             assert min(image.size) > 300
             assert getattr(image, "n_frames", 1) == (48 if name == "flow.gif" else 1)
+            assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
 
 
 def test_training_on_more_columns_draws_their_principal_components(fastode):

@@ -75,7 +75,8 @@ def test_every_shape_of_state_takes_the_same_steps(method: str, shape: str) -> N
 def test_layout_shape_and_dtype_of_the_state_do_not_matter(
     shape: list[int], dtype: torch.dtype, direction: str, method: str, layout: str, t_dtype: torch.dtype
 ) -> None:
-    assume(shape or dtype is not torch.complex64)  # torchdiffeq computes 0-d complex64 states partly in complex128
+    # torchdiffeq computes 0-d states of single precision partly in double precision
+    assume(shape or dtype in (torch.float64, torch.complex128))
     y0 = state(tuple(shape), dtype)
     if layout == "transposed":
         y0 = y0.mT if y0.ndim > 1 else y0

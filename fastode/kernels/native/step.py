@@ -48,6 +48,9 @@ def unavailable(parts: Parts) -> str:
             return "the state is inside a function transform"
     if torch.autograd.forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        # the field may close over what is transformed, and its values have no address then
+        return "a function transform is active"
     return ""
 
 
@@ -100,10 +103,12 @@ class NativeStep(Measured):
         norm: Norm = "rms",
         anchor: Tensor | None = None,
         controlled: int | None = None,
+        quadratures: int = 0,
         rows: int = 1,
     ) -> None:
-        self.arguments = (tableau, like, rtol, atol, norm, anchor, controlled)
+        self.arguments = (tableau, like, rtol, atol, norm, anchor, controlled, quadratures)
         self.controlled = controlled
+        self.staged = len(like) - quadratures
         self.tableau = tableau
         self.rtol, self.atol = rtol, atol
         self.norm = norm
@@ -111,10 +116,12 @@ class NativeStep(Measured):
         threads = torch.get_num_threads()
         self.steps = [_bind(tableau, p, rows, r, a, threads) for p, r, a in zip(like, *self.tolerances, strict=True)]
         self.spares = [Spares(p) for p in like]
-        self.ratios = [Spares(p) for p in like]
         self.root = TorchRoot(like[0].dtype)
         self.clock = TimeBuffer(tableau.stages, like[0].dtype)
         self.write = not tableau.last_stage_is_solution
+        #: the stage that is the new state, which quadratures have too
+        self.complete = tableau.stages if self.write else tableau.stages - 1
+        self.alone = len(like) == 1
         self.y: Parts = ()
         self.y1: Parts = ()
         self.scratch: Parts = ()
@@ -143,15 +150,30 @@ class NativeStep(Measured):
     def stage(self, i: int, k: Parts) -> Parts:
         """The state of stage ``i``, given the slope ``k`` of stage ``i - 1``."""
         self.k.append(k)
+        z: Parts
+        if self.alone:
+            spares = self.spares[0]
+            if self.scratch:
+                spares.give(self.scratch[0])
+                self.scratch = ()
+            out = spares.take()
+            self.steps[0].stage(i, self.dt, k[0].data_ptr(), out.data_ptr())
+            self.scratch = z = (out,)
+            return z
         if self.scratch:
-            for spares, part in zip(self.spares, self.scratch, strict=True):
+            for spares, part in zip(self.spares[: self.staged], self.scratch, strict=False):
                 spares.give(part)
             self.scratch = ()
             del part
-        z = tuple([spares.take() for spares in self.spares])
+        n = self.staged if i < self.complete else len(k)
+        z = tuple([spares.take() for spares in self.spares[:n]])
         dt = self.dt
-        for step, slope, out in zip(self.steps, k, z, strict=True):
+        for step, slope, out in zip(self.steps, k, z, strict=False):
             step.stage(i, dt, slope.data_ptr(), out.data_ptr())
+        if n < len(k):
+            for step, slope in zip(self.steps[n:], k[n:], strict=True):
+                step.slope(i - 1, slope.data_ptr())
+            z = (*z, *self.y[n:])
         self.scratch = z
         return z
 

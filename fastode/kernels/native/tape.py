@@ -65,8 +65,9 @@ class NativeTapeStep(TorchStep):
         norm: Norm = "rms",
         anchor: Tensor | None = None,
         controlled: int | None = None,
+        quadratures: int = 0,
     ) -> None:
-        super().__init__(tableau, like, rtol, atol, norm, anchor, controlled)
+        super().__init__(tableau, like, rtol, atol, norm, anchor, controlled, quadratures)
         self.native = NativeStep(tableau, like, rtol, atol, norm, None, controlled)
         self.clock = TimeBuffer(tableau.stages, self.dtype)
 

@@ -37,7 +37,7 @@ def draw_animation(scene: Scene, path: Path, n_particles: int = 1500, n_frames: 
     heads = left.scatter(stairs.smooth[0, :, 0], stairs.smooth[0, :, 1], s=34, c=colours, edgecolors="white", zorder=3)
     bare(left, scene.limits)
     left.set(xlabel=scene.labels[0], ylabel=scene.labels[1])
-    lines = plot_paths(right, stairs, LAYERS)
+    lines, ends = plot_paths(right, stairs, LAYERS)
     cursor = right.axvline(0, color=INK, lw=1.2)
     low, high = _padded(stairs.smooth[..., 0], stairs.coarse[LAYERS][..., 0])
     right.set(xlim=(0, 1), ylim=(low, high), xlabel="depth, t", ylabel=f"state h ({scene.labels[0]})")
@@ -60,6 +60,8 @@ def draw_animation(scene: Scene, path: Path, n_particles: int = 1500, n_frames: 
         window = Rectangle((0, low), max(t, 1e-6), high - low, transform=right.transData)
         for line in lines:
             line.set_clip_path(window)
+        for end in ends:
+            end.set_visible(i == n_frames - 1)
         title.set_text(f"t = {t:.2f}")
         canvas.draw()
         if i == 0:
@@ -69,6 +71,9 @@ def draw_animation(scene: Scene, path: Path, n_particles: int = 1500, n_frames: 
         frames.append(Image.fromarray(pixels[..., :3]))
     # one palette for all frames, from the last one, which shows every colour: no flicker and a smaller file
     palette = frames[-1].quantize(128)
+    colours_used = np.asarray(palette.getpalette(), np.uint8).reshape(-1, 3)
+    colours_used[colours_used.min(1) > 246] = 255  # averages of near-whites would make a grey background
+    palette.putpalette(colours_used.tobytes())
     reduced = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     durations = [70] * (n_frames - 1) + [70 * HOLD]
     buffer = io.BytesIO()

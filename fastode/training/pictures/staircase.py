@@ -77,14 +77,16 @@ def draw_staircase(scene: Scene, path: Path) -> Path:
     return save(figure, path)
 
 
-def plot_paths(axes: Axes, stairs: Stairs, n: int | None) -> list[Line2D]:
+def plot_paths(axes: Axes, stairs: Stairs, n: int | None) -> tuple[list[Line2D], list[Line2D]]:
     """The first coordinate over time: stairs of ``n`` layers over the smooth path; ``None``: only this.
 
     Returns:
-        The lines of the stairs.
+        The lines of the stairs, and the dots at their ends.
     """
     t = np.linspace(0, 1, N_SMOOTH)
-    count, drawn = stairs.smooth.shape[1], []
+    count = stairs.smooth.shape[1]
+    lines: list[Line2D] = []
+    ends: list[Line2D] = []
     for i in range(count):
         colour = PARTICLES(i / max(count - 1, 1))
         axes.plot(
@@ -96,6 +98,6 @@ def plot_paths(axes: Axes, stairs: Stairs, n: int | None) -> list[Line2D]:
         )
         if n is not None:
             h = stairs.coarse[n][:, i, 0]
-            drawn += axes.plot(np.linspace(0, 1, n + 1), h, drawstyle="steps-post", color=colour, lw=1.4)
-            axes.plot(1, h[-1], ".", color=colour, ms=5, clip_on=False)
-    return drawn
+            lines += axes.plot(np.linspace(0, 1, n + 1), h, drawstyle="steps-post", color=colour, lw=1.4)
+            ends += axes.plot(1, h[-1], ".", color=colour, ms=5, clip_on=False)
+    return lines, ends

@@ -1,0 +1,76 @@
+"""Every case of the benchmark runs at tiny size and gives a number; speeds are not looked at."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdiffeq")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+try:
+    from bench.cases import all_cases
+    from bench.contest import Case
+    from bench.measure import Effort, run_case
+finally:
+    sys.path.remove(str(ROOT))
+
+CASES = all_cases(tiny=True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[c.name.replace(" ", "-") for c in CASES])
+def test_a_case_gives_a_row_of_numbers_and_is_not_refused(case: Case) -> None:
+    row = run_case(case, 1, Effort(seconds=0.0, rounds=1, inner=0.0))
+    assert row.refused == ""
+    assert row.case == case.name and row.unit
+    for spread in (row.peer, row.ours, row.ratio):
+        assert spread is not None
+        assert 0 <= spread.low <= spread.median <= spread.high
+    assert row.ratio is not None and math.isfinite(row.ratio.median)
+
+
+def test_tiny_and_full_size_are_the_same_cases() -> None:
+    assert [c.name for c in all_cases()] == [c.name for c in CASES]
+    assert len({c.name for c in CASES}) == len(CASES)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_command_prints_a_table_and_writes_a_line_for_each_row(tmp_path: Path) -> None:
+    lines = tmp_path / "rows.jsonl"
+    done = command("--only", "overhead", "--quick", "--tiny", "--threads", "1", "--json", str(lines))
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which tiny sizes may
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [r["case"] for r in rows] == [c.name for c in CASES if "overhead" in c.name]
+    assert not any(r["refused"] for r in rows)
+    for row in rows:
+        assert row["case"] in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("--only", "nothing like this"), "fits no case"), (("--device", "cuda"), "no GPU engine")],
+    ids=["case", "device"],
+)
+def test_the_command_says_what_it_cannot_do(arguments: tuple[str, ...], words: str) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
