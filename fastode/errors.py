@@ -38,7 +38,8 @@ class FieldError(TypeError, ValueError):
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """`` Did you mean 'x'?`` for the closest known name, or nothing."""
-    import difflib
+    from difflib import SequenceMatcher, get_close_matches
 
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = sorted(get_close_matches(name, known, n=max(len(known), 1)))
+    best = max(close, key=lambda other: SequenceMatcher(None, other, name).ratio(), default=None)
+    return f" Did you mean {best!r}?" if best else ""
