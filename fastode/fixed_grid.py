@@ -54,7 +54,7 @@ class ExplicitStepper:
         self.problem = problem
         self.tableau = tableau
         self.nodes = tableau.nodes
-        self.kernels: TorchStep | NativeStep = engine.bind(tableau, problem.y0, problem.rtol, problem.atol)
+        self.kernels: TorchStep | NativeStep = engine.bind(problem.binding(tableau))
         if problem.needs_tape:
             self._to_tape()
         problem.stats.engine = self.kernels.engine

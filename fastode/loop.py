@@ -121,17 +121,7 @@ def integrate(
     """
     field, y = problem.field, problem.y0
     rows = len(clock.t) if isinstance(clock, RowsClock) else None
-    kernels = engine.bind(
-        tableau,
-        y,
-        problem.rtol,
-        problem.atol,
-        problem.norm,
-        problem.anchor,
-        problem.controlled,
-        problem.quadratures,
-        rows,
-    )
+    kernels = engine.bind(problem.binding(tableau, rows))
     k0 = field(problem.time(clock.t), y)
     if isinstance(clock, RowsClock):
         pass

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from .errors import InvalidArgument, UnsupportedInput
 from .field import Field
+from .kernels.binding import Binding
 from .kernels.norms import NAMED_NORMS, UserNorm
 from .kernels.reference.finish import Tolerance
 from .stats import SolveStats
+from .tableau import ButcherTableau
 from .tree import Parts, flatten, unflatten
 
 Callback = Callable[[Tensor, Any, Tensor], None]
@@ -70,6 +72,12 @@ class Problem:
         self._rounds = {torch.float32: np.float32, torch.float16: np.float16}.get(self.time_dtype)
         #: makes numbers that round as the state's real dtype does
         self.number: Callable[[float], Any] = np.float32 if self.real_dtype == torch.float32 else float
+
+    def binding(self, tableau: ButcherTableau, rows: int | None = None) -> Binding:
+        """What the kernels of a solve by ``tableau`` are bound to."""
+        return Binding(
+            tableau, self.y0, self.rtol, self.atol, self.norm, self.anchor, self.controlled, self.quadratures, rows
+        )
 
     def times(self) -> list[float]:
         """Requested times in the dtype of time."""

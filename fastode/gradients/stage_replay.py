@@ -43,7 +43,7 @@ class StageReplay(Replay):
         assert isinstance(tableau, ButcherTableau)
         problem = sweep.problem
         self.tableau = tableau
-        self.kernels = sweep.engine.bind(tableau, problem.y0, problem.rtol, problem.atol)
+        self.kernels = sweep.engine.bind(problem.binding(tableau))
         self.zero = tuple([torch.zeros_like(p) for p in problem.y0])
 
     def step(

@@ -6,20 +6,16 @@ GPU engine. A solve that needs a tape runs torch's own operators under either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
 from .._env import engine_from_environment
 from ..errors import InvalidArgument, did_you_mean
-from ..tableau import ButcherTableau
 from ..tree import Parts
+from .binding import Binding
 from .native import NativeRowsStep, NativeStep, unavailable
-from .norms import Norm
-from .reference.finish import Tolerance
 from .torch_step import TorchStep
 
 ENGINES = ("native", "reference")
+
+__all__ = ["ENGINES", "Binding", "Engine", "select"]
 
 
 class Engine:
@@ -29,23 +25,11 @@ class Engine:
         self.name = name
         self.reason = reason
 
-    def bind(
-        self,
-        tableau: ButcherTableau,
-        like: Parts,
-        rtol: Sequence[Tolerance],
-        atol: Sequence[Tolerance],
-        norm: Norm = "rms",
-        anchor: Tensor | None = None,
-        controlled: int | None = None,
-        quadratures: int = 0,
-        rows: int | None = None,
-    ) -> TorchStep | NativeStep:
-        """Kernels of ``tableau`` for states like ``like``; with one step size for each of ``rows`` if given."""
-        if rows is not None and self.name == "native":
-            return NativeRowsStep(tableau, like, rtol, atol, norm, anchor, controlled, quadratures, rows)
-        kind = NativeStep if self.name == "native" else TorchStep
-        return kind(tableau, like, rtol, atol, norm, anchor, controlled, quadratures)
+    def bind(self, binding: Binding) -> TorchStep | NativeStep:
+        """The kernels of one solve."""
+        if self.name != "native":
+            return TorchStep(binding)
+        return NativeStep(binding) if binding.rows is None else NativeRowsStep(binding)
 
 
 def select(parts: Parts, name: str | None = None) -> Engine:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..tree import Parts
-from .reference.finish import Tolerance, rms
+from .reference.finish import rms
+
+if TYPE_CHECKING:
+    from .binding import Binding
 
 #: Names that ``options['norm']`` takes beside a callable.
 #: "rms": root mean square over the whole state (torchdiffeq's default; the largest of the parts' for tuples);
@@ -73,10 +76,10 @@ Norm = str | UserNorm
 class Measured:
     """The norm of a solve, over scaled errors and over anything else in units of the tolerance."""
 
-    norm: Norm
-    rtol: Sequence[Tolerance]
-    atol: Sequence[Tolerance]
-    controlled: int | None
+    def __init__(self, binding: Binding) -> None:
+        self.norm = binding.norm
+        self.rtol, self.atol = binding.rtol, binding.atol
+        self.controlled = binding.controlled
 
     def reduce(self, ratios: Sequence[Tensor]) -> float:
         """The norm of scaled values, one tensor a part."""

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..tableau import ButcherTableau
 from ..tree import Parts
-from .norms import Measured, Norm
+from .binding import Binding
+from .norms import Measured
 from .reference import interpolate, rms_rows, scaled_error, stage
 from .reference.combine import Weight, combine
-from .reference.finish import Tolerance
 
 
 def stage_times(nodes: Sequence[float], t: Tensor, dt: Tensor, t1: Tensor, dtype: torch.dtype) -> Tensor:
@@ -24,39 +23,17 @@ def stage_times(nodes: Sequence[float], t: Tensor, dt: Tensor, t1: Tensor, dtype
 
 
 class TorchStep(Measured):
-    """One step at a time: ``begin``, then ``stage`` and the field in turn, then ``finish``, then ``interpolate``.
-
-    Args:
-        tableau: the method.
-        like: the state's parts: shapes, dtype, device.
-        rtol, atol: per part, numbers or tensors of the part's shape.
-        norm: a name of :data:`NAMED_NORMS` or a user's norm.
-        anchor: 0-dim tensor of value 0 whose gradient is that of every step's time, or None.
-        controlled: how many leading parts enter the error norm; None for all.
-        quadratures: how many trailing parts the field does not depend on: they need no stages, only a new state.
-    """
+    """One step at a time: ``begin``, then ``stage`` and the field in turn, then ``finish``, then ``interpolate``."""
 
     engine = "reference"
     differentiable = True
 
-    def __init__(
-        self,
-        tableau: ButcherTableau,
-        like: Parts,
-        rtol: Sequence[Tolerance],
-        atol: Sequence[Tolerance],
-        norm: Norm = "rms",
-        anchor: Tensor | None = None,
-        controlled: int | None = None,
-        quadratures: int = 0,
-    ) -> None:
-        self.tableau = tableau
-        self.like = like
-        self.rtol, self.atol = rtol, atol
-        self.norm = norm
-        self.anchor = anchor
-        self.controlled = controlled
-        self.staged = len(like) - quadratures
+    def __init__(self, binding: Binding) -> None:
+        super().__init__(binding)
+        like = binding.like
+        self.tableau = binding.tableau
+        self.anchor = binding.anchor
+        self.staged = len(like) - binding.quadratures
         self.dtype = like[0].real.dtype if like[0].is_complex() else like[0].dtype
         self.device = like[0].device
         self.y: Parts = ()

@@ -81,7 +81,7 @@ class AdamsStepper:
         self.problem = problem
         self.max_iters = max_iters
         self.implicit = implicit
-        self.kernels: TorchStep | NativeStep = engine.bind(START, problem.y0, problem.rtol, problem.atol)
+        self.kernels: TorchStep | NativeStep = engine.bind(problem.binding(START))
         if problem.needs_tape:
             self._to_tape()
         problem.stats.engine = self.kernels.engine

@@ -51,7 +51,7 @@ class NativeRowsStep(NativeStep):
 
     def to_tape(self) -> TorchStep:
         """Plain torch: the native tape is for one shared step."""
-        tape = TorchStep(*self.arguments)
+        tape = TorchStep(self.binding)
         if self.y:
             tape.begin_at(self.y, self.dt)
             tape.k = list(self.k)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...tableau import ButcherTableau
 from ...tree import Parts
-from ..norms import Measured, Norm, UserNorm, by_name, largest
+from ..binding import Binding
+from ..norms import Measured, UserNorm, by_name, largest
 from ..recycle import Spares, TimeBuffer
 from ..reference.combine import Weight
 from ..reference.finish import Tolerance
@@ -89,30 +90,18 @@ def expand_tolerances(
 
 
 class NativeStep(Measured):
-    """:class:`~fastode.kernels.torch_step.TorchStep` in C++, without a tape. Same arguments; one row or rows [R]."""
+    """:class:`~fastode.kernels.torch_step.TorchStep` in C++, without a tape; one row or rows [R]."""
 
     engine = "native"
     differentiable = False
 
-    def __init__(
-        self,
-        tableau: ButcherTableau,
-        like: Parts,
-        rtol: Sequence[Tolerance],
-        atol: Sequence[Tolerance],
-        norm: Norm = "rms",
-        anchor: Tensor | None = None,
-        controlled: int | None = None,
-        quadratures: int = 0,
-        rows: int = 1,
-    ) -> None:
-        self.arguments = (tableau, like, rtol, atol, norm, anchor, controlled, quadratures)
-        self.controlled = controlled
-        self.staged = len(like) - quadratures
+    def __init__(self, binding: Binding) -> None:
+        super().__init__(binding)
+        tableau, like, rows = binding.tableau, binding.like, binding.rows or 1
+        self.binding = binding
         self.tableau = tableau
-        self.rtol, self.atol = rtol, atol
-        self.norm = norm
-        self.tolerances = expand_tolerances(like, rtol, atol)  # kept alive: C++ holds their pointers
+        self.staged = len(like) - binding.quadratures
+        self.tolerances = expand_tolerances(like, binding.rtol, binding.atol)  # kept alive: C++ holds their pointers
         threads = torch.get_num_threads()
         self.steps = [_bind(tableau, p, rows, r, a, threads) for p, r, a in zip(like, *self.tolerances, strict=True)]
         self.spares = [Spares(p) for p in like]
@@ -239,7 +228,7 @@ class NativeStep(Measured):
         """These kernels recording for autograd, taking over in the middle of the current step."""
         from .tape import NativeTapeStep
 
-        tape = NativeTapeStep(*self.arguments)
+        tape = NativeTapeStep(self.binding)
         if self.y:
             tape.begin_at(self.y, self.dt)
             tape.take_over(self.k)

@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...tableau import ButcherTableau
 from ...tree import Parts
-from ..norms import Norm
+from ..binding import Binding
 from ..recycle import TimeBuffer
 from ..reference.combine import Weight
-from ..reference.finish import Tolerance
 from ..torch_step import TorchStep
 from .step import NativeStep, spread
 
@@ -56,20 +54,10 @@ class NativeTapeStep(TorchStep):
 
     engine = "autograd"
 
-    def __init__(
-        self,
-        tableau: ButcherTableau,
-        like: Parts,
-        rtol: Sequence[Tolerance],
-        atol: Sequence[Tolerance],
-        norm: Norm = "rms",
-        anchor: Tensor | None = None,
-        controlled: int | None = None,
-        quadratures: int = 0,
-    ) -> None:
-        super().__init__(tableau, like, rtol, atol, norm, anchor, controlled, quadratures)
-        self.native = NativeStep(tableau, like, rtol, atol, norm, None, controlled)
-        self.clock = TimeBuffer(tableau.stages, self.dtype)
+    def __init__(self, binding: Binding) -> None:
+        super().__init__(binding)
+        self.native = NativeStep(binding)
+        self.clock = TimeBuffer(self.tableau.stages, self.dtype)
 
     def begin(self, t: Weight, dt: Weight, t1: Weight, y: Parts) -> Sequence[Tensor]:
         self.begin_at(y, dt)
