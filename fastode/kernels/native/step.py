@@ -237,6 +237,7 @@ class NativeStep(Measured):
     def begin_at(self, y: Parts, dt: float) -> None:
         """Point the native kernels at ``y`` without computing times."""
         self.y, self.dt = y, dt
+        self.k.clear()
         for step, part in zip(self.steps, y, strict=True):
             step.begin(part.data_ptr())
 
