@@ -83,7 +83,7 @@ class Recorder(nn.Module):
         self.times: list[float] = []
 
     def forward(self, t: Tensor, y: Any) -> Any:
-        self.times.append(float(t))
+        self.times.append(float(t.detach()))
         return self.field(t, y)
 
 

@@ -56,29 +56,29 @@ class Spares:
 
 def _free(x: Tensor) -> bool:
     # one reference more than at calibration: the caller's variable
+    storage = x.untyped_storage()
     return (
         not x.requires_grad
-        and getrefcount(x) <= _FREE_REFERENCES
+        and getrefcount(x) <= _FREE_REFERENCES[0]
+        and getrefcount(storage) <= _FREE_REFERENCES[1]
         and x._use_count() == _ALONE[1]  # type: ignore[attr-defined,index]
-        and torch._C._storage_Use_Count(x.untyped_storage()._cdata) == _ALONE[2]  # type: ignore[index]
+        and torch._C._storage_Use_Count(storage._cdata) == _ALONE[2]  # type: ignore[index]
     )
 
 
-def _reference_count_when_free() -> int:
-    """What ``_free`` sees for a buffer just popped by ``take``."""
-    seen = 0
+def _reference_counts_when_free() -> tuple[int, int]:
+    """What ``_free`` sees for a buffer just popped by ``take``, and for the object of its storage."""
 
-    def probe(x: Tensor) -> None:
-        nonlocal seen
-        seen = getrefcount(x)
+    def probe(x: Tensor) -> tuple[int, int]:
+        storage = x.untyped_storage()
+        return getrefcount(x), getrefcount(storage)
 
     spares = [torch.empty(1)]
     x = spares.pop()
-    probe(x)
-    return seen
+    return probe(x)
 
 
-_FREE_REFERENCES = _reference_count_when_free()
+_FREE_REFERENCES = _reference_counts_when_free()
 
 
 class TimeBuffer:

@@ -1,4 +1,4 @@
-"""Bogacki-Shampine 3(2): 3rd order, 4 stages, FSAL; quartic dense output through a 2nd-order midpoint.
+"""Bogacki-Shampine 3(2): 3rd order, 4 stages, FSAL; quartic dense output through a 1st-order midpoint.
 
 Bogacki, Shampine, "A 3(2) pair of Runge-Kutta formulas", Appl. Math. Lett. 2(4), 1989. The midpoint is torchdiffeq's.
 """

@@ -114,7 +114,7 @@ class Step:
         return sum(c * x**p for p, c in enumerate(coefficients.unbind(0)))  # type: ignore[return-value]
 
     def rounding_of_the_quartic(self, y1: Tensor) -> Tensor:
-        """A bound: weights of the slopes are at most 1 + |b_mid|; the reference polynomial's own condition is about 100."""
+        """Slopes weigh at most 1 + |b_mid|; the condition of the polynomial computed here is about 100."""
         size = self.y.double().abs() + y1.double().abs()
         size = size + self.sum([1 + abs(m) for m in self.tableau.mid_weights], absolute=True)
         return (self.unit + 200 * 2.0**-52) * size

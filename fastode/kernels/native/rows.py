@@ -55,4 +55,5 @@ class NativeRowsStep(NativeStep):
         if self.y:
             tape.begin_at(self.y, self.dt)
             tape.k = list(self.k)
+            tape.y1 = self.scratch
         return tape

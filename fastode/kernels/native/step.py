@@ -97,7 +97,8 @@ class NativeStep(Measured):
 
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
-        tableau, like, rows = binding.tableau, binding.like, binding.rows or 1
+        tableau, like = binding.tableau, binding.like
+        rows = 1 if binding.rows is None else binding.rows
         self.binding = binding
         self.tableau = tableau
         self.staged = len(like) - binding.quadratures
@@ -232,10 +233,17 @@ class NativeStep(Measured):
         if self.y:
             tape.begin_at(self.y, self.dt)
             tape.take_over(self.k)
+            tape.y1 = self.scratch
         return tape
 
     def begin_at(self, y: Parts, dt: float) -> None:
-        """Point the native kernels at ``y`` without computing times."""
+        """Start a step whose times are known elsewhere (a fixed grid)."""
+        self._release(y)
+        self.k.clear()
+        self.point_at(y, dt)
+
+    def point_at(self, y: Parts, dt: float) -> None:
+        """Point the native kernels at ``y``."""
         self.y, self.dt = y, dt
         self.k.clear()
         for step, part in zip(self.steps, y, strict=True):

@@ -68,7 +68,7 @@ class NativeTapeStep(TorchStep):
     def begin_at(self, y: Parts, dt: Weight) -> None:
         super().begin_at(y, dt)
         if not isinstance(dt, Tensor):
-            self.native.begin_at(y, dt)
+            self.native.point_at(y, dt)
 
     def take_over(self, k: Sequence[Parts]) -> None:
         """Go on with a step whose first slopes are known."""

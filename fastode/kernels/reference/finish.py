@@ -44,7 +44,7 @@ def rms(x: Tensor) -> Tensor:
 
 def rms_rows(x: Tensor) -> Tensor:
     """Root mean square of each row, [R]; 0 for rows of no elements."""
-    flat = x.abs().reshape(x.shape[0], -1)
+    flat = x.abs().reshape(x.shape[0], x.shape[1:].numel())
     return flat.pow(2).mean(dim=1).sqrt() if flat.shape[1] else flat.new_zeros(x.shape[0])
 
 
