@@ -27,8 +27,12 @@ class DenseSolution:
     ``[..., *y0.shape]``. Gradients reach the solve's inputs and ``t``.
     """
 
-    def __init__(self, problem: Problem, ends: list[float], coefficients: list[list[Parts]]) -> None:
+    def __init__(
+        self, problem: Problem, ends: list[float], coefficients: list[list[Parts]], moving: Tensor | None = None
+    ) -> None:
         self._problem = problem
+        #: [steps + 1] zeros with the gradient of the steps' ends, or None
+        self._moving = moving
         self._direction = problem.direction
         self.ends = ends
         # [steps, degree + 1, *shape] for each part, lowest power first
@@ -65,10 +69,14 @@ class DenseSolution:
         exact = [(d * v - self.ends[i]) / h for v, i, h in zip(s, steps, sizes, strict=True)]
         device = self._coefficients[0].device
         x = torch.tensor(exact, dtype=dtype, device=device)
+        shift: Tensor | float = 0.0
         if flat.requires_grad:
-            moving = (flat - flat.detach()).to(device=device, dtype=dtype)
-            x = x + moving / torch.tensor(sizes, dtype=dtype, device=device)
-        return x
+            shift = (flat - flat.detach()).to(device=device, dtype=dtype)
+        if self._moving is not None:
+            ends = self._moving.to(device=device, dtype=dtype)
+            index = torch.tensor(steps, dtype=torch.long, device=device)
+            shift = shift - torch.lerp(ends[index], ends[index + 1], x.detach())
+        return x + shift / torch.tensor(sizes, dtype=dtype, device=device)
 
     @staticmethod
     def _evaluate(c: Tensor, x: Tensor) -> Tensor:
@@ -140,7 +148,8 @@ def dense_solution(request: Request) -> DenseSolution:
         clock = request.clock(problem)
         recorder = DenseRecorder(t0, t1, problem.direction, method.mid_weights)
         integrate(problem, method, engine, clock, recorder, first_step=first_step(request))
-        return DenseSolution(problem, recorder.ends, recorder.coefficients)
+        moving = None if problem.anchor is None else problem.anchor.expand(len(recorder.ends))
+        return DenseSolution(problem, recorder.ends, recorder.coefficients, moving)
     return _dense_grid(request, problem, make_stepper(request, problem, engine))
 
 
@@ -158,6 +167,7 @@ def _dense_grid(request: Request, problem: Problem, stepper: Any) -> DenseSoluti
         return y1, f0
 
     stepper.step = step
+    time_dtype = problem.real_dtype
     last = integrate_grid(problem, stepper, grid, perturb=request.options.get("perturb", False))[-1]
     coefficients = []
     for i, (dt, y, f0) in enumerate(pieces):
@@ -166,10 +176,11 @@ def _dense_grid(request: Request, problem: Problem, stepper: Any) -> DenseSoluti
         if not cubic:
             coefficients.append([y, difference])
             continue
-        f1 = pieces[i + 1][2] if i + 1 < len(pieces) else problem.field(problem.time(ends[-1]), last)
+        f1 = pieces[i + 1][2] if i + 1 < len(pieces) else problem.field(grid[-1].to(last[0].device, time_dtype), last)
         h0 = tuple(dt * f for f in f0)
         h1 = tuple(dt * f for f in f1)
         square = tuple(3 * d - 2 * a - b for d, a, b in zip(difference, h0, h1, strict=True))
         cube = tuple(a + b - 2 * d for d, a, b in zip(difference, h0, h1, strict=True))
         coefficients.append([y, h0, square, cube])
-    return DenseSolution(problem, ends, coefficients)
+    moving = grid - grid.detach() if torch.is_grad_enabled() and grid.requires_grad else None
+    return DenseSolution(problem, ends, coefficients, moving)

@@ -240,14 +240,16 @@ def integrate_grid_until_event(
     sign0 = event.sign(t0, y)
     if sign0 == 0:
         return t0, y
-    on_step = problem.callbacks[0]
+    on_step, anchor = problem.callbacks[0], problem.anchor
     for _ in range(MAX_EVENT_STEPS):
         t1 = problem.round_state(t0 + dt)
         if on_step:
             on_step(problem.time_value(t0), problem.restore_state(y), problem.time_value(abs(dt)))
         start, size, end = (torch.tensor([v], dtype=problem.real_dtype, device=y[0].device) for v in (t0, dt, t1))
-        times = stage_times(problem, start, size, end, stepper.nodes, perturb)[0].unbind(0)
-        y1, f0 = stepper.step(t0, dt, t1, times, y)
+        times = stage_times(problem, start, size, end, stepper.nodes, perturb)[0]
+        if anchor is not None:
+            times = times + anchor
+        y1, f0 = stepper.step(t0, dt, t1, times.unbind(0), y)
         problem.stats.n_accepted += 1
         if event.sign(t1, y1) != sign0:
 
@@ -255,7 +257,11 @@ def integrate_grid_until_event(
                 return between(problem, stepper, interp, t0, t1 - t0, t1, y, y1, f0, t)
 
             root = bisect(lambda t: event.sign(t, state(t)) == sign0, t0, t1, tolerance)
-            return root, state(root)
+            if anchor is None:
+                return root, state(root)
+            # the root stays where it is when the start, and every step with it, moves
+            ends = t0 + anchor, t1 + anchor
+            return root, between(problem, stepper, interp, ends[0], t1 - t0, ends[1], y, y1, f0, root)
         t0, y = t1, y1
     raise TooManySteps(
         f"Reached maximum number of iterations {MAX_EVENT_STEPS}. No event before t={t0:.6g}; "

@@ -1,4 +1,4 @@
-"""The continuous adjoint: gradients within the tolerance, norms, methods, callbacks, dtypes, and what it may not cost."""
+"""The continuous adjoint: gradients within the tolerance, norms, methods, callbacks, dtypes, and its cost."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_closed_over_tensor_gets_its_gradient_once_it_is_named(way: str) -> No
 
 @each_node
 def test_a_function_that_is_no_module_must_name_its_parameters(way: str) -> None:
-    with pytest.raises(ValueError, match="func must be an instance of nn.Module"):
+    with pytest.raises(ValueError, match=r"func must be an instance of nn\.Module"):
         fastode.odeint_adjoint(lambda t, y: -y, Y0, T, gradient=way)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -107,16 +108,15 @@ def test_the_event_function_sees_the_same_times_and_structure() -> None:
         seen.append(calls)
 
         def event(t: Tensor, y: Any, calls: list[tuple[float, type]] = calls) -> Tensor:
-            calls.append((float(t), type(y)))
+            calls.append((round(float(t), 6), type(y)))
             return y[0] + 0.2
 
         with torch.no_grad():
             solve(Swing(), STATES["tuple"], times("forward"), event_fn=event, **arguments("dopri5"))
     ours, theirs = seen
-    # torchdiffeq asks once more for the sign at the start
-    assert {kind for _, kind in ours} == {kind for _, kind in theirs} == {tuple}
-    tail = [t for t, _ in theirs][-len(ours) + 1 :]
-    torch.testing.assert_close(torch.tensor([t for t, _ in ours][1:]), torch.tensor(tail), rtol=1e-6, atol=1e-6)
+    assert 20 < len(ours) <= len(theirs)
+    # torchdiffeq asks again at the start and after a rejected step
+    assert [call for call, _ in groupby(ours)] == [call for call, _ in groupby(theirs)]
 
 
 def event_gradients(solvers: tuple[Any, Any], y0: Any, reverse: bool, **kwargs: Any) -> list[list[Tensor]]:
@@ -148,8 +148,7 @@ def test_gradients_of_the_event_are_equal(solvers: tuple[Any, Any], reverse: boo
 @pytest.mark.parametrize("method", ["rk4", "midpoint"])
 @pytest.mark.parametrize("solvers", [DIRECT, ADJOINT], ids=["autograd", "adjoint"])
 def test_gradients_of_an_event_on_a_grid_are_equal(solvers: tuple[Any, Any], method: str) -> None:
-    """All but the start time's: torchdiffeq's grid does not carry it."""
     kwargs = {"method": method, "atol": 1e-9, "options": {"step_size": 0.05, "interp": "cubic"}}
     ours, theirs = event_gradients(solvers, STATES["vector"], False, **kwargs)
-    for a, b in zip(ours[:-1], theirs[:-1], strict=True):
+    for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
