@@ -43,6 +43,10 @@ class _Combination(torch.autograd.Function):
 _combination = super(torch.autograd.Function, _Combination).apply
 
 
+def _nonzero(row: Sequence[float]) -> list[tuple[int, float]]:
+    return [(j, c) for j, c in enumerate(row) if c != 0]
+
+
 class NativeTapeStep(TorchStep):
     """:class:`~fastode.kernels.torch_step.TorchStep` with C++ inside.
 
@@ -58,6 +62,8 @@ class NativeTapeStep(TorchStep):
         super().__init__(binding)
         self.native = NativeStep(binding)
         self.clock = TimeBuffer(self.tableau.stages, self.dtype)
+        #: for each stage, and last for the new state, the slopes that it is made of: a zero weight needs no edge
+        self.terms = [_nonzero(row) for row in (*self.tableau.matrix, self.tableau.weights)]
 
     def begin(self, t: Weight, dt: Weight, t1: Weight, y: Parts) -> Sequence[Tensor]:
         self.begin_at(y, dt)
@@ -80,10 +86,11 @@ class NativeTapeStep(TorchStep):
         if isinstance(dt, Tensor):
             return super().stage(i, k)
         self.k.append(k)
-        weights = [c * dt for c in self.tableau.matrix[i]]
+        terms, known = self.terms[i], self.k
+        weights = [c * dt for _, c in terms]
         self.y1 = tuple(
             [
-                _combination(partial(step.stage, i, dt, slope.data_ptr()), weights, y, *[s[p] for s in self.k])
+                _combination(partial(step.stage, i, dt, slope.data_ptr()), weights, y, *[known[j][p] for j, _ in terms])
                 for p, (step, y, slope) in enumerate(zip(self.native.steps, self.y, k, strict=True))
             ]
         )
@@ -94,14 +101,15 @@ class NativeTapeStep(TorchStep):
         if isinstance(dt, Tensor) or self.tableau.last_stage_is_solution:
             return super().advance(k)
         self.k.append(k)
-        weights = [c * dt for c in self.tableau.weights]
+        terms, known = self.terms[-1], self.k
+        weights = [c * dt for _, c in terms]
         self.y1 = tuple(
             [
                 _combination(
                     lambda out, step=step, slope=slope: step.finish(dt, slope.data_ptr(), out, True),
                     weights,
                     y,
-                    *[s[p] for s in self.k],
+                    *[known[j][p] for j, _ in terms],
                 )
                 for p, (step, y, slope) in enumerate(zip(self.native.steps, self.y, k, strict=True))
             ]
