@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InvalidArgument, UnsupportedInput
 from ..fixed_grid import grid_from_step_size
 from ..methods import GridMethod, Method, implicit, lookup
-from ..options import CALLBACKS, Request, prepare
+from ..options import ADAPTIVE_OPTIONS, CALLBACKS, Request, prepare
 from ..perturb import Perturb
 from ..solve import states_at_event, states_at_times
 from ..tableau import ButcherTableau
@@ -181,19 +181,7 @@ class RKAdaptiveStepsizeODESolver(AdaptiveStepsizeEventODESolver):
         return tableau_from_tensors(cls.order, cls.tableau, cls.mid, cls.__name__)
 
     def _options(self) -> dict[str, Any]:
-        names = [
-            "min_step",
-            "max_step",
-            "first_step",
-            "step_t",
-            "jump_t",
-            "safety",
-            "ifactor",
-            "dfactor",
-            "max_num_steps",
-            "dtype",
-            "norm",
-        ]
+        names = ADAPTIVE_OPTIONS - {"max_total_steps", "engine"}  # those are fastode's own
         return {name: getattr(self, name) for name in names}
 
     def integrate(self, t: Tensor) -> Tensor:

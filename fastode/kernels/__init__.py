@@ -1,7 +1,8 @@
 """Engines: one folder each, four kernels each (stage, finish, control, interpolate), chosen once per solve.
 
 ``reference`` is plain torch and defines the meaning; ``native`` is C++ for CPU tensors. ``triton`` is the place of the
-GPU engine. A solve that needs a tape runs torch's own operators under either.
+GPU engine. A solve that needs a tape runs the same kernels as nodes of it (``native``) or torch's
+operators (``reference``).
 """
 
 from __future__ import annotations

@@ -20,11 +20,7 @@ class NativeRowsStep(NativeStep):
     """
 
     def begin(self, t: Any, dt: Any, t1: Any, y: Parts) -> Sequence[Tensor]:
-        self._release(y)
-        self.y, self.dt = y, dt.contiguous()
-        self.k.clear()
-        for step, part in zip(self.steps, y, strict=True):
-            step.begin(part.data_ptr())
+        self.begin_at(y, dt.contiguous())
         return stage_times(self.tableau.nodes, t, dt, t1, y[0].dtype).unbind(0)
 
     def stage(self, i: int, k: Parts) -> Parts:

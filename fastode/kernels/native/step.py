@@ -120,11 +120,7 @@ class NativeStep(Measured):
 
     def begin(self, t: float, dt: float, t1: float, y: Parts) -> Sequence[Tensor]:
         """Start a step; the times of its stages."""
-        self._release(y)
-        self.y, self.dt = y, dt
-        self.k.clear()
-        for step, part in zip(self.steps, y, strict=True):
-            step.begin(part.data_ptr())
+        self.begin_at(y, dt)
         base, times = self.clock.take()
         self.steps[0].times(t, dt, t1, base.data_ptr())
         return times
@@ -239,7 +235,6 @@ class NativeStep(Measured):
     def begin_at(self, y: Parts, dt: float) -> None:
         """Start a step whose times are known elsewhere (a fixed grid)."""
         self._release(y)
-        self.k.clear()
         self.point_at(y, dt)
 
     def point_at(self, y: Parts, dt: float) -> None:
