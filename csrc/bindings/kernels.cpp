@@ -153,26 +153,6 @@ void combine_any(int itemsize, std::int64_t n, Address out, Address base, const 
   else combine_as<double>(n, out, base, vectors, weights, threads);
 }
 
-// out[j] = weights[j] * x, each n elements long: what the sum of `combine` hands back to its vectors.
-template <class T>
-void spread_as(std::int64_t n, Address out, Address x, const std::vector<double>& weights, int threads) {
-  T* target = array<T>(out, n * static_cast<std::int64_t>(weights.size()), "out");
-  const std::vector<const T*> source{array<T>(x, n, "x")};
-  const Unlocked unlocked(n * static_cast<std::int64_t>(weights.size()));
-  for (double weight : weights) {
-    combine<T>(n, target, nullptr, source, {static_cast<T>(weight)}, threads);
-    target += n;
-  }
-}
-
-void spread_any(int itemsize, std::int64_t n, Address out, Address x, const std::vector<double>& weights, int threads) {
-  check_itemsize(itemsize);
-  check_size(n, "n");
-  threads = check_threads(threads);
-  if (itemsize == 4) spread_as<float>(n, out, x, weights, threads);
-  else spread_as<double>(n, out, x, weights, threads);
-}
-
 }  // namespace
 
 void register_targets(py::module_& m) {
@@ -211,7 +191,6 @@ void register_kernels(py::module_& m) {
       .def("finish_rows", &PyStep::finish_rows, arg("dt"), arg("k"), arg("y1"), arg("write"), arg("err"))
       .def("scaled_error_rows", &PyStep::scaled_error_rows, arg("dt"), arg("k"), arg("y1"), arg("write"), arg("out"))
       .def("interpolate_rows", &PyStep::interpolate_rows, arg("x"), arg("dt"), arg("y1"), arg("out"));
-  m.def("spread", &spread_any, arg("itemsize"), arg("n"), arg("out"), arg("x"), arg("weights"), arg("threads"));
   m.def("combine", &combine_any, arg("itemsize"), arg("n"), arg("out"), arg("base"), arg("vectors"), arg("weights"),
         arg("threads"));
 }

@@ -115,3 +115,83 @@ def test_a_field_that_writes_every_value_into_one_buffer_is_copied() -> None:
 
     y0 = torch.zeros(4, dtype=torch.float64)
     assert torch.equal(fastode.odeint(field, y0, T), fastode.odeint(lambda t, y: torch.cos(y), y0, T))
+
+
+def taped() -> tuple[Tensor, Tensor, Net]:
+    net, y0 = Net(), torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3).requires_grad_()
+    return fastode.odeint(net, y0, T, **arguments("dopri5", "native"))[-1].square().sum(), y0, net
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradient_again() -> None:
+    loss, y0, net = taped()
+    inputs = (y0, *net.parameters())
+    first = torch.autograd.grad(loss, inputs, retain_graph=True)
+    again = torch.autograd.grad(loss, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_a_gradient_of_some_inputs_is_that_of_all() -> None:
+    loss, y0, net = taped()
+    inputs = (y0, *net.parameters())
+    together = torch.autograd.grad(loss, inputs, retain_graph=True)
+    alone = [torch.autograd.grad(loss, x, retain_graph=True)[0] for x in inputs]
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_a_backward_pass_that_was_interrupted_leaves_nothing_behind() -> None:
+    interrupt = False
+
+    class Stop(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            if interrupt:
+                raise KeyboardInterrupt
+            return grad
+
+    calls = 0
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.cos(Stop.apply(y) if calls == 5 else y)
+
+    y0 = torch.linspace(-1, 1, 4, dtype=torch.float64).requires_grad_()
+    loss = fastode.odeint(field, y0, T, **arguments("dopri5", "native"))[-1].sum()
+    (expected,) = torch.autograd.grad(loss, y0, retain_graph=True)
+    interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        torch.autograd.grad(loss, y0, retain_graph=True)
+    interrupt = False
+    assert torch.equal(torch.autograd.grad(loss, y0)[0], expected)
+
+
+def test_a_field_without_the_state_and_one_that_needs_gradients_late_have_theirs() -> None:
+    p = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    y0 = torch.ones(3, dtype=torch.float64)
+    (of_time,) = torch.autograd.grad(fastode.odeint(lambda t, y: p * t * torch.ones_like(y), y0, T)[-1].sum(), p)
+    torch.testing.assert_close(of_time, torch.tensor(1.5, dtype=torch.float64))
+    # the field depends on p in one half of the interval only: in mid-step the tape begins
+    late = fastode.odeint(lambda t, y: p * torch.ones_like(y) if t > 0.5 else torch.zeros_like(y), y0, T, method="rk4")
+    (of_late,) = torch.autograd.grad(late[-1].sum(), p)
+    early = fastode.odeint(lambda t, y: (t > 0.5) * p * torch.ones_like(y), y0, T, method="rk4")
+    torch.testing.assert_close(of_late, torch.autograd.grad(early[-1].sum(), p)[0])
+    twice = fastode.odeint(lambda t, y: p * y, y0, T, method="rk4")[-1].sum()
+    (slope,) = torch.autograd.grad(twice, p, create_graph=True)
+    assert torch.autograd.grad(slope, p)[0] > 0
+
+
+def test_several_cotangents_at_once() -> None:
+    y0 = torch.linspace(-1, 1, 3, dtype=torch.float64)
+
+    def end(y: Tensor) -> Tensor:
+        out: Tensor = fastode.odeint(lambda t, y: torch.cos(y), y, T, **arguments("dopri5", "native"))[-1]
+        return out
+
+    x = y0.clone().requires_grad_()
+    out = end(x)
+    batched = torch.autograd.grad(out, x, torch.eye(3, dtype=torch.float64), is_grads_batched=True)[0]
+    torch.testing.assert_close(batched, torch.autograd.functional.jacobian(end, y0))

@@ -277,10 +277,3 @@ def combine_into(out: Tensor, base: Tensor | None, vectors: Sequence[Tensor], we
         out.element_size(), out.numel(), out.data_ptr(), pointer, [v.data_ptr() for v in vectors], weights,
         torch.get_num_threads(),
     )  # fmt: skip
-
-
-def spread(x: Tensor, weights: list[float]) -> tuple[Tensor, ...]:
-    """``weights[j] * x`` for every j, in one buffer."""
-    out = torch.empty((len(weights), *x.shape), dtype=x.dtype)
-    _native.spread(x.element_size(), x.numel(), out.data_ptr(), x.data_ptr(), weights, torch.get_num_threads())
-    return out.unbind(0)
