@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -193,23 +193,10 @@ class Request:
         if stops:
             jump_t = sorted({*jump_t, *stops}, key=lambda v: problem.direction * v)
             step_t = [v for v in step_t if v not in stops]
-        controller = Controller(
-            order=self.method.order,
-            safety=number_option(o, "safety", 0.9),
-            factor_min=number_option(o, "dfactor", 0.2),
-            factor_max=number_option(o, "ifactor", 10.0),
-            dt_min=number_option(o, "min_step", 0.0),
-            dt_max=number_option(o, "max_step", math.inf),
-        )
-        if controller.dt_min > controller.dt_max:
-            raise InvalidArgument(
-                f"options['min_step'] must not be above options['max_step'], but they are {controller.dt_min:g} and "
-                f"{controller.dt_max:g}"
-            )
         return LockstepClock(
             t0,
             problem.direction,
-            controller,
+            _controller(self.method.order, o),
             problem.stats,
             step_t=step_t,
             jump_t=jump_t,
@@ -240,6 +227,35 @@ class Request:
             points: Tensor = constructor(self.func, self.restore(self.y0), self.t)
             return points
         return self.t
+
+
+def _controller(order: int, o: dict[str, Any]) -> Controller:
+    """The controller that ``options`` describe.
+
+    Raises:
+        InvalidArgument: an option is out of its bounds.
+    """
+    if not o:
+        return _standard_controller(order)
+    controller = Controller(
+        order=order,
+        safety=number_option(o, "safety", 0.9),
+        factor_min=number_option(o, "dfactor", 0.2),
+        factor_max=number_option(o, "ifactor", 10.0),
+        dt_min=number_option(o, "min_step", 0.0),
+        dt_max=number_option(o, "max_step", math.inf),
+    )
+    if controller.dt_min > controller.dt_max:
+        raise InvalidArgument(
+            f"options['min_step'] must not be above options['max_step'], but they are {controller.dt_min:g} and "
+            f"{controller.dt_max:g}"
+        )
+    return controller
+
+
+@cache
+def _standard_controller(order: int) -> Controller:
+    return Controller(order=order)
 
 
 def prepare(

@@ -94,7 +94,7 @@ class Problem:
 
     def power(self, x: float, exponent: float) -> float:
         """``x ** exponent`` as torch rounds it in the state's real dtype (a vector library's, for square roots)."""
-        return float(torch.tensor(x, dtype=self.real_dtype) ** exponent)
+        return (torch.scalar_tensor(x, dtype=self.real_dtype) ** exponent).item()
 
     def time(self, t: float | Tensor, side: float = 0.0) -> Tensor:
         """``t`` as the field gets it: 0-dim (or [R], one for each row), of the real dtype of the state.
@@ -108,12 +108,12 @@ class Problem:
             return t.to(self.real_dtype)
         if side:
             t = float(np.nextafter(self.number(t), self.number(math.copysign(math.inf, side * self.direction))))
-        value = torch.tensor(t, dtype=self.real_dtype, device=self.y0[0].device)
+        value = torch.scalar_tensor(t, dtype=self.real_dtype, device=self.y0[0].device)
         return value if self.anchor is None else value + self.anchor
 
     def time_value(self, t: float) -> Tensor:
         """``t`` as callbacks and event functions get it: 0-dim, dtype of time."""
-        return torch.tensor(t, dtype=self.time_dtype, device=self.y0[0].device)
+        return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.y0[0].device)
 
     def restore_state(self, parts: Sequence[Tensor]) -> Any:
         """Parts in the structure that the user gave."""

@@ -27,13 +27,11 @@ class Unlocked {
 // The Python class: a Step whose addresses have been checked.
 class PyStep {
  public:
-  PyStep(int itemsize, std::int64_t rows, std::int64_t cols, std::vector<double> c, std::vector<std::vector<double>> a,
-         std::vector<double> b, std::vector<double> b_error, std::vector<double> mid, int threads, int lanes)
+  PyStep(int itemsize, std::int64_t rows, std::int64_t cols, const Tableau& tableau, int threads, int lanes)
       : itemsize_(itemsize) {
     check_itemsize(itemsize);
     check_shape(rows, cols);
-    step_ = make_step(itemsize, rows, cols, {std::move(c), std::move(a), std::move(b), std::move(b_error), std::move(mid)},
-                      check_threads(threads), check_lanes(lanes));
+    step_ = make_step(itemsize, rows, cols, tableau, check_threads(threads), check_lanes(lanes));
   }
 
   void tolerance(double rtol, double atol) { step_->tolerance(rtol, atol); }
@@ -170,11 +168,13 @@ void register_targets(py::module_& m) {
 
 void register_kernels(py::module_& m) {
   using py::arg;
+  py::class_<Tableau>(m, "Tableau", "Coefficients of an explicit Runge-Kutta method.")
+      .def(py::init<std::vector<double>, std::vector<std::vector<double>>, std::vector<double>, std::vector<double>,
+                    std::vector<double>>(),
+           arg("c"), arg("a"), arg("b"), arg("b_error"), arg("mid"));
   py::class_<PyStep>(m, "Step", "The kernels of one Runge-Kutta step for one tensor.")
-      .def(py::init<int, std::int64_t, std::int64_t, std::vector<double>, std::vector<std::vector<double>>,
-                    std::vector<double>, std::vector<double>, std::vector<double>, int, int>(),
-           arg("itemsize"), arg("rows"), arg("cols"), arg("c"), arg("a"), arg("b"), arg("b_error"), arg("mid"),
-           arg("threads"), arg("lanes") = 0)
+      .def(py::init<int, std::int64_t, std::int64_t, const Tableau&, int, int>(), arg("itemsize"), arg("rows"),
+           arg("cols"), arg("tableau"), arg("threads"), arg("lanes") = 0)
       .def("tolerance", &PyStep::tolerance, arg("rtol"), arg("atol"))
       .def("tolerance_arrays", &PyStep::tolerance_arrays, arg("rtol"), arg("atol"))
       .def("times", &PyStep::times, arg("t0"), arg("dt"), arg("t1"), arg("out"))

@@ -8,8 +8,10 @@ nothing per step. What one owner looks like is measured at import; without torch
 
 from __future__ import annotations
 
+import threading
 from sys import getrefcount
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,6 +83,9 @@ def _reference_counts_when_free() -> tuple[int, int]:
 _FREE_REFERENCES = _reference_counts_when_free()
 
 
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+
 class TimeBuffer:
     """The times of a step's stages: one small buffer and its 0-dim views, used again while nobody keeps one."""
 
@@ -95,8 +100,9 @@ class TimeBuffer:
         """The buffer [S] and its S views."""
         base = self._base
         if base is None or not self._is_free():
-            with torch.no_grad():
-                base = self._base = torch.empty(self._stages, dtype=self._dtype)
+            # these outlive the solve, so no mode that is on now (inference, a default device) may mark them
+            with torch.inference_mode(False), torch.no_grad():
+                base = self._base = torch.from_numpy(np.empty(self._stages, _NUMPY[self._dtype]))
                 self._views = base.unbind(0)
             self._alone = None if _ALONE is None else self._state()
         return base, self._views
@@ -111,3 +117,20 @@ class TimeBuffer:
 
     def _is_free(self) -> bool:
         return self._alone is not None and self._state() == self._alone
+
+
+class _Clocks(threading.local):
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, torch.dtype], TimeBuffer] = {}
+
+
+_clocks = _Clocks()
+
+
+def time_buffer(stages: int, dtype: torch.dtype) -> TimeBuffer:
+    """This thread's buffer, shared by all its solves: a solve inside a field finds it taken and makes a new one."""
+    known = _clocks.known
+    found = known.get((stages, dtype))
+    if found is None:
+        found = known[stages, dtype] = TimeBuffer(stages, dtype)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -178,3 +179,39 @@ def test_slopes_are_forgotten_after_a_few_steps(engine: EngineUnderTest, method:
         gc.enable()
     assert len(alive) >= 50
     assert max(alive) <= 14  # the stages of one step, or the history of an Adams method and the stages of its start
+
+
+def test_what_a_thread_keeps_for_all_solves_is_not_marked_by_a_mode() -> None:
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return t * y
+
+    y0 = torch.ones(2)
+    times = torch.tensor([0.0, 1.0])
+    found: list[Tensor] = []
+
+    def in_a_fresh_thread() -> None:
+        with torch.inference_mode():
+            fastode.odeint(field, y0, times)
+        found.append(fastode.odeint(field, y0.clone().requires_grad_(), times)[-1])
+
+    thread = threading.Thread(target=in_a_fresh_thread)
+    thread.start()
+    thread.join()
+    found[0].sum().backward()
+    torch.testing.assert_close(found[0].detach(), torch.full((2,), 1.6487212), rtol=1e-5, atol=1e-5)
+
+
+def test_a_solve_inside_a_field_leaves_the_times_of_the_outer_one_alone() -> None:
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+
+    def inner(t: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(y)
+
+    def outer(t: Tensor, y: Tensor) -> Tensor:
+        before = float(t)
+        fastode.odeint(inner, y, times)
+        assert float(t) == before
+        return t.expand_as(y)
+
+    y = fastode.odeint(outer, torch.zeros(3, dtype=torch.float64), times)
+    torch.testing.assert_close(y[-1], torch.full((3,), 0.5, dtype=torch.float64))

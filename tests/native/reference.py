@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,13 @@ from numpy.typing import NDArray
 from fastode import _native
 
 Array = NDArray[np.floating]
+
+
+def make_step(
+    itemsize: int, rows: int, cols: int, c: Any, a: Any, b: Any, b_error: Any, mid: Any, threads: int
+) -> _native.Step:
+    """The step of a method given by its coefficients."""
+    return _native.Step(itemsize, rows, cols, _native.Tableau(c, a, b, b_error, mid), threads)
 
 
 @dataclass
@@ -44,7 +52,7 @@ class Case:
 
     def step(self) -> _native.Step:
         item = np.dtype(self.dtype).itemsize
-        step = _native.Step(item, self.rows, self.cols, self.c, self.a, self.b, self.b_error, self.mid, self.threads)
+        step = make_step(item, self.rows, self.cols, self.c, self.a, self.b, self.b_error, self.mid, self.threads)
         step.tolerance(self.rtol, self.atol)
         step.begin(address(self.y))
         return step

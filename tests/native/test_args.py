@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastode import _native
-
-from .reference import Case, address
+from .reference import Case, address, make_step
 
 STEP = {
     "itemsize": 4,
@@ -43,7 +41,7 @@ STEP = {
 )
 def test_a_step_that_makes_no_sense_is_refused_with_what_was_given(change, message):
     with pytest.raises(ValueError, match=message):
-        _native.Step(**{**STEP, **change})
+        make_step(**{**STEP, **change})
 
 
 @pytest.mark.parametrize("name", ["y", "k", "out", "y1", "dt", "err", "x", "rtol", "atol"])
@@ -93,12 +91,12 @@ def test_a_fake_tensor_is_refused_and_does_not_crash():
         warnings.simplefilter("ignore")  # some versions of torch warn, all return 0
         pointer = fake.data_ptr()
     with pytest.raises(ValueError, match=r"null pointer for 6 elements; .*fake and meta"):
-        _native.Step(**STEP).begin(pointer)
+        make_step(**STEP).begin(pointer)
 
 
 def test_a_misaligned_pointer_is_refused():
     with pytest.raises(ValueError, match="`y` is not aligned to its elements of 4 bytes"):
-        _native.Step(**STEP).begin(4097)
+        make_step(**STEP).begin(4097)
 
 
 def test_an_output_that_is_also_an_input_is_refused():
@@ -117,7 +115,7 @@ def test_an_output_that_is_also_an_input_is_refused():
 
 def test_stages_out_of_order_are_refused():
     case = Case(np.float32, 2, 3, 4)
-    fresh = _native.Step(4, 2, 3, case.c, case.a, case.b, case.b_error, case.mid, 1)
+    fresh = make_step(4, 2, 3, case.c, case.a, case.b, case.b_error, case.mid, 1)
     with pytest.raises(ValueError, match="begin comes before"):
         fresh.stage(1, 0.1, address(case.k[0]), address(case.y1))
     step = case.step()

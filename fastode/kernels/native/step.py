@@ -16,11 +16,11 @@ from ...tableau import ButcherTableau
 from ...tree import Parts
 from ..binding import Binding
 from ..norms import Measured, UserNorm, by_name, largest
-from ..recycle import Spares, TimeBuffer
+from ..recycle import Spares, time_buffer
 from ..reference.combine import Weight
 from ..reference.finish import Tolerance
 from ..torch_step import TorchStep
-from .summation import TorchRoot, vector_lanes
+from .summation import torch_root, vector_lanes
 
 try:
     from ... import _native
@@ -55,14 +55,27 @@ def unavailable(parts: Parts) -> str:
     return ""
 
 
+#: tableaus in C++, each with the one it was made from: by identity, for hashing one costs as much as converting it
+_tableaus: dict[int, tuple[ButcherTableau, _native.Tableau]] = {}
+
+
+def _converted(tableau: ButcherTableau) -> _native.Tableau:
+    known = _tableaus.get(id(tableau))
+    if known is None:
+        known = _tableaus[id(tableau)] = (
+            tableau,
+            _native.Tableau(tableau.nodes, tableau.matrix, tableau.weights, tableau.error_weights, tableau.mid_weights),
+        )
+    return known[1]
+
+
 def _bind(
     tableau: ButcherTableau, part: Tensor, rows: int, rtol: Tolerance, atol: Tolerance, threads: int
 ) -> _native.Step:
     n = part.numel()
     step = _native.Step(
-        part.element_size(), rows, n // rows if rows else 0, tableau.nodes, tableau.matrix, tableau.weights,
-        tableau.error_weights, tableau.mid_weights, threads, vector_lanes(part.dtype),
-    )  # fmt: skip
+        part.element_size(), rows, n // rows if rows else 0, _converted(tableau), threads, vector_lanes(part.dtype)
+    )
     if isinstance(rtol, Tensor) or isinstance(atol, Tensor):
         step.tolerance_arrays(_pointer(rtol), _pointer(atol))
     else:
@@ -106,8 +119,8 @@ class NativeStep(Measured):
         threads = torch.get_num_threads()
         self.steps = [_bind(tableau, p, rows, r, a, threads) for p, r, a in zip(like, *self.tolerances, strict=True)]
         self.spares = [Spares(p) for p in like]
-        self.root = TorchRoot(like[0].dtype)
-        self.clock = TimeBuffer(tableau.stages, like[0].dtype)
+        self.root = torch_root(like[0].dtype)
+        self.clock = time_buffer(tableau.stages, like[0].dtype)
         self.write = not tableau.last_stage_is_solution
         #: the stage that is the new state, which quadratures have too
         self.complete = tableau.stages if self.write else tableau.stages - 1

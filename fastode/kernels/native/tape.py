@@ -12,7 +12,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedte
 
 from ...tree import Parts
 from ..binding import Binding
-from ..recycle import TimeBuffer
+from ..recycle import time_buffer
 from ..reference.combine import Weight
 from ..torch_step import TorchStep
 from .step import NativeStep, combine_into
@@ -138,7 +138,7 @@ class NativeTapeStep(TorchStep):
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
         self.native = NativeStep(binding)
-        self.clock = TimeBuffer(self.tableau.stages, self.dtype)
+        self.clock = time_buffer(self.tableau.stages, self.dtype)
         #: weights of the slopes in each stage, and last in the new state
         self.table = (*self.tableau.matrix, self.tableau.weights)
         self.shared: list[_Transposed] = []
