@@ -9,6 +9,7 @@ See :func:`odeint`, :func:`odeint_adjoint`, :func:`odeint_event`, :func:`odeint_
 from importlib.metadata import PackageNotFoundError, version
 
 from ._odeint import odeint, odeint_adjoint, odeint_dense, odeint_event
+from ._solve import solve
 from .compat import patch_torchdiffeq, unpatch_torchdiffeq
 from .errors import (
     FieldError,
@@ -20,6 +21,7 @@ from .errors import (
     UnsupportedInput,
 )
 from .perturb import Perturb
+from .solution import RowStats, Solution, Status
 from .stats import SolveStats, StatsLog, last_stats, stats
 
 try:
@@ -32,9 +34,12 @@ __all__ = [
     "InvalidArgument",
     "NonFiniteState",
     "Perturb",
+    "RowStats",
+    "Solution",
     "SolveStats",
     "SolverError",
     "StatsLog",
+    "Status",
     "StepSizeUnderflow",
     "TooManySteps",
     "UnsupportedInput",
@@ -45,6 +50,7 @@ __all__ = [
     "odeint_dense",
     "odeint_event",
     "patch_torchdiffeq",
+    "solve",
     "stats",
     "unpatch_torchdiffeq",
 ]

@@ -48,21 +48,6 @@ def control(
     dt_min: float,
     dt_max: float,
 ) -> tuple[bool, float]: ...
-def control_rows(
-    rows: int,
-    t: int,
-    dt: int,
-    err: int,
-    t_end: int,
-    accept: int,
-    status: int,
-    n_accepted: int,
-    n_rejected: int,
-    order: float,
-    safety: float,
-    factor_min: float,
-    factor_max: float,
-    dt_min: float,
-    dt_max: float,
-) -> None: ...
+def start_rows(rows: int, arrays: Sequence[int], limits: Sequence[float], max_steps: int) -> None: ...
+def control_rows(rows: int, arrays: Sequence[int], limits: Sequence[float], max_steps: int) -> int: ...
 def status_messages() -> dict[int, tuple[str, str]]: ...

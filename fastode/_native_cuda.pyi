@@ -4,24 +4,8 @@ from collections.abc import Sequence
 
 def device_count() -> int: ...
 def driver_status() -> str: ...
-def control_rows(
-    rows: int,
-    t: int,
-    dt: int,
-    err: int,
-    t_end: int,
-    accept: int,
-    status: int,
-    n_accepted: int,
-    n_rejected: int,
-    order: float,
-    safety: float,
-    factor_min: float,
-    factor_max: float,
-    dt_min: float,
-    dt_max: float,
-    stream: int,
-) -> None: ...
+def start_rows(rows: int, arrays: Sequence[int], limits: Sequence[float], max_steps: int, stream: int) -> None: ...
+def control_rows(rows: int, arrays: Sequence[int], limits: Sequence[float], max_steps: int, stream: int) -> None: ...
 def interpolate_rows(
     itemsize: int,
     rows: int,

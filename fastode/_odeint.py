@@ -15,7 +15,7 @@ from .errors import InvalidArgument, UnsupportedInput, did_you_mean
 from .events import attach_event_gradient
 from .gradients import GRADIENTS
 from .options import Settings, check_options, prepare
-from .solve import solve
+from .run import solve
 
 Field = Callable[..., Any]
 Tolerance = float | Tensor | Iterable[float]

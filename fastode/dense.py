@@ -15,7 +15,7 @@ from .loop import Step, integrate
 from .methods import ExternalMethod
 from .options import Request
 from .problem import Problem
-from .solve import first_step, make_stepper, refuse_without_data
+from .run import first_step, make_stepper, refuse_without_data
 from .tableau import ButcherTableau
 from .tree import Parts
 

@@ -76,6 +76,14 @@ class Field:
             self.traced = True
         return tuple([p.clone() for p in parts]) if self.copies else parts
 
+    def take_rows(self, rows: Tensor, y0: Parts) -> Field:
+        """The field of some rows: arguments with an entry for each row are cut like the state."""
+        n = self.shapes[0][0]
+        args = tuple([a[rows] if is_per_row(a, n) else a for a in self.args])
+        field = Field(self.func, args, y0, self.spec, self.stats)
+        field.copies = self.copies
+        return field
+
     def _fit(self, f: Any, i: int) -> Tensor:
         """``f`` as a contiguous tensor of part ``i``'s shape and dtype."""
         shape = self.shapes[i]
@@ -105,6 +113,11 @@ class Field:
         """Copy values from now on if two evaluations came back in the same memory."""
         if not self.copies and any(_same_memory(a, b) for a, b in zip(first, second, strict=True)):
             self.copies = True
+
+
+def is_per_row(arg: Any, n: int) -> bool:
+    """Whether an extra argument has an entry for each of ``n`` rows: a tensor whose first axis is as long."""
+    return isinstance(arg, Tensor) and arg.ndim > 0 and arg.shape[0] == n
 
 
 def _in_order(spec: Any, value: Any) -> Any:

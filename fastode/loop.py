@@ -22,7 +22,7 @@ from .kernels import Engine
 from .kernels.native import NativeStep
 from .kernels.torch_step import TorchStep
 from .problem import Problem
-from .rows import RowsClock
+from .rows import RowsClock, choose_first_steps
 from .tableau import ButcherTableau
 from .tree import Parts
 
@@ -64,18 +64,18 @@ class Clock(Protocol):
     Attributes:
         t, dt: time and size of the next step, in units of t.
         running: False when there is nothing left to step.
-        on_jump: whether the step just taken ended on a jump of the field.
     """
 
-    t: Any
-    dt: Any
     controller: Controller
 
     @property
-    def running(self) -> bool: ...
+    def t(self) -> Any: ...
 
     @property
-    def on_jump(self) -> bool: ...
+    def dt(self) -> Any: ...
+
+    @property
+    def running(self) -> bool: ...
 
     def propose(self) -> tuple[Any, Any, Any]:
         """``(t, dt, t1)`` of the next attempt."""
@@ -90,7 +90,7 @@ class Clock(Protocol):
 class Observer(Protocol):
     """What is made of a solve: outputs, an event, a dense solution, a tape of steps."""
 
-    def start(self, t: float, y: Parts) -> bool:
+    def start(self, t: Any, y: Parts) -> bool:
         """The solve begins; True ends it at once."""
 
     def accepted(self, step: Step) -> bool:
@@ -113,7 +113,8 @@ def integrate(
         tableau: an explicit method with an error estimate and a midpoint.
         engine: the kernels.
         clock: time, step size and controller; of all rows in lockstep, or of each row its own.
-        first_step: size of the first step; by default Hairer's heuristic (one evaluation). Rows bring their own.
+        first_step: size of the first step; by default Hairer's heuristic (one evaluation). Rows with a step size each
+            have it in their clock; any number here says so.
         jump: called with ``(t, y)`` where the clock's ``jump_t`` is reached; returns the state to go on with.
 
     Raises:
@@ -124,12 +125,15 @@ def integrate(
     kernels = engine.bind(problem.binding(tableau, rows))
     k0 = field(problem.time(clock.t), y)
     if isinstance(clock, RowsClock):
-        pass
-    elif first_step is None:
-        clock.dt, k0 = _first_step(problem, tableau, kernels, clock, k0)
-    else:
-        check_finite(y, clock.t)
-        clock.dt = first_step
+        if first_step is None:
+            k0 = choose_first_steps(problem, tableau, clock, k0)
+        clock.begin()
+    elif isinstance(clock, LockstepClock):
+        if first_step is None:
+            clock.dt, k0 = _first_step(problem, tableau, kernels, clock, k0)
+        else:
+            check_finite(y, clock.t)
+            clock.dt = first_step
     if field.traced or problem.needs_tape:
         kernels = _to_tape(kernels, problem)
     problem.stats.engine = kernels.engine
@@ -159,14 +163,23 @@ def integrate(
                 check_finite(y1, t1)
             done = observer.accepted(Step(t, dt, t1, y, y1, kernels, k0, accept))
             y, k0 = clock.select(accept, y1, y), clock.select(accept, k, k0)
-            if clock.on_jump and not done:
+            if isinstance(clock, RowsClock):
+                if not tableau.last_stage_is_solution:
+                    k0 = field(problem.time(clock.t), y)
+            elif isinstance(clock, LockstepClock) and clock.on_jump and not done:
                 if jump is not None:
                     y = jump(t1, y)
                 k0 = field(problem.time(t1, side=1.0), y)
         elif on_reject:
             on_reject(problem.time_value(t), problem.restore_state(y), problem.time_value(abs(dt)))
+        if isinstance(clock, RowsClock) and (stay := clock.compact(y)) is not None:
+            problem, k0 = problem.take_rows(stay, y), tuple([p[stay] for p in k0])
+            field, y = problem.field, problem.y0
+            kernels = engine.bind(problem.binding(tableau, len(stay)))
     if isinstance(clock, LockstepClock):
         problem.stats.t, problem.stats.dt = clock.t, clock.dt
+    elif isinstance(clock, RowsClock):
+        clock.end(y)
 
 
 def _to_tape(kernels: Kernels, problem: Problem) -> TorchStep:

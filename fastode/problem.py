@@ -79,6 +79,21 @@ class Problem:
             tableau, self.y0, self.rtol, self.atol, self.norm, self.anchor, self.controlled, self.quadratures, rows
         )
 
+    def take_rows(self, rows: Tensor, y: Parts) -> Problem:
+        """The problem of some rows (of the first axis), at the states ``y`` of all."""
+
+        def taken(tolerance: Tolerance, part: Tensor) -> Tolerance:
+            return tolerance.expand(part.shape)[rows] if isinstance(tolerance, Tensor) else tolerance
+
+        y0 = tuple([p[rows] for p in y])
+        return dataclasses.replace(
+            self,
+            field=self.field.take_rows(rows, y0),
+            y0=y0,
+            rtol=[taken(r, p) for r, p in zip(self.rtol, y, strict=True)],
+            atol=[taken(a, p) for a, p in zip(self.atol, y, strict=True)],
+        )
+
     def times(self) -> list[float]:
         """Requested times in the dtype of time."""
         values: list[float] = self.t.tolist()

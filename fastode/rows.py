@@ -1,82 +1,155 @@
-"""Where a solve is in time when every row has its own step size and span. The surface for it is the next thing to come.
+"""Where a solve is in time when every row has its own step size and span.
 
-The step loop is the same as for one shared step (:mod:`fastode.loop`): ``t``, ``dt``, ``t1`` and the error are tensors
-[R] instead of numbers, and what a step commits is chosen row by row.
+The step loop is that of one shared step (:mod:`fastode.loop`): ``t``, ``dt``, ``t1`` and the error are tensors [R]
+instead of numbers, and what a step commits is chosen row by row. Rows that have stopped leave the batch in groups, so
+that the field is not evaluated for them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from .controller import Controller
-from .kernels.reference import control
+from .kernels.reference import combine, rms_rows
+from .kernels.row_state import RUNNING, RowState
+from .problem import Problem
 from .stats import SolveStats
+from .tableau import ButcherTableau
 from .tree import Parts
 
-RUNNING, FINISHED, UNDERFLOW = 0, 1, 2
+#: The batch is compacted when at most this share of its rows is running: at most 2.4 log2(R) times, and not more than a
+#: quarter of the evaluations is for rows that have stopped. ``bench`` measures what a compaction costs.
+COMPACT_AT = 0.75
 
 
 class RowsClock:
-    """Times and step sizes [R] of rows that run from ``t0`` to ``t_end``, each in its own direction.
+    """Times and step sizes of rows, each in its own direction.
 
     Args:
-        t0, t_end, first_step: [R] float64, in units of t; ``first_step`` positive.
+        state: the rows; their ``size`` is the first step, or NaN to have it chosen.
+        y0: their states, which become their last good ones.
         controller: shared coefficients and limits.
+        control: the engine's controller, a module with ``start`` and ``control``.
+        max_steps: limit on the attempts of a row.
+        compact: whether rows that have stopped leave the batch.
 
     Attributes:
-        status: [R] int; running, finished, or stopped because ``t + dt`` is not beyond ``t``. A stopped row keeps its
-            last good state and does not disturb the others.
-        n_accepted, n_rejected: [R] int64.
+        all: the rows in the order of the batch, up to date when the solve has ended; active: those in the batch now.
+        rows: which rows these are, or None for all of them.
+        y: the last good state of each row, up to date when the solve has ended.
     """
 
-    on_jump = False
-
     def __init__(
-        self, t0: Tensor, t_end: Tensor, first_step: Tensor, controller: Controller, stats: SolveStats
+        self,
+        state: RowState,
+        y0: Parts,
+        controller: Controller,
+        control: ModuleType,
+        stats: SolveStats,
+        max_steps: int,
+        compact: bool = True,
     ) -> None:
-        self.t = t0.clone()
-        self.t_end = t_end
-        self.sign = torch.sign(t_end - t0)
-        self.dt = first_step * self.sign
-        self.tried = torch.zeros_like(t0)
+        self.all = self.active = state
+        self.rows: Tensor | None = None
+        self.y = tuple([p.clone() for p in y0])
+        self.sign = torch.sign(state.t_end - state.t)
         self.controller = controller
+        self.control = control
         self.stats = stats
-        self.status = torch.where(self.sign == 0, FINISHED, RUNNING)
-        self.n_accepted = torch.zeros_like(self.status)
-        self.n_rejected = torch.zeros_like(self.status)
+        self.max_steps = max_steps
+        self.may_compact = compact
+        self.n_running = len(state)
+
+    @property
+    def t(self) -> Tensor:
+        """Where the rows of the batch are, [R] float64."""
+        return self.active.t
+
+    @property
+    def dt(self) -> Tensor:
+        """Their next steps, [R] float64, signed; 0 in rows that have stopped."""
+        return self.active.dt
 
     @property
     def running(self) -> bool:
         """Whether any row goes on."""
-        return bool((self.status == RUNNING).any())
+        return self.n_running > 0
+
+    def begin(self) -> None:
+        """Propose the first attempts."""
+        self.control.start(self.active, self.controller, self.max_steps)
+        self.n_running = int((self.active.status == RUNNING).sum())
 
     def propose(self) -> tuple[Tensor, Tensor, Tensor]:
-        """``(t, dt, t1)`` of the next attempt, cut at ``t_end``; ``dt`` is 0 in rows that have stopped."""
-        size = self.dt.abs().clamp(self.controller.dt_min, self.controller.dt_max)
-        left = (self.t_end - self.t).abs()
-        last = size >= left
-        t1 = torch.where(last, self.t_end, self.t + self.sign * size)
-        stuck = (self.status == RUNNING) & ~((t1 - self.t) * self.sign > 0)
-        self.status = torch.where(stuck, UNDERFLOW, self.status)
-        going = self.status == RUNNING
-        self.t1 = torch.where(going, t1, self.t)
-        self.tried = torch.where(going, torch.where(last, self.t_end - self.t, self.sign * size), 0.0)
-        return self.t, self.tried, self.t1
+        """``(t, dt, t1)`` of the next attempt; ``dt`` is 0 in rows that have stopped."""
+        a = self.active
+        return a.t.clone(), a.dt.clone(), a.t1.clone()
 
     def judge(self, err: Tensor) -> Tensor:
         """Which rows accept the attempt, [R] bool; those move on in time."""
-        going = self.status == RUNNING
-        accept, _, self.dt = control(self.t, self.tried, err, going, self.controller)
-        self.t = torch.where(accept, self.t1, self.t)
-        self.status = torch.where(accept & (self.t == self.t_end), FINISHED, self.status)
-        self.n_accepted = self.n_accepted + accept
-        self.n_rejected = self.n_rejected + (going & ~accept)
-        self.stats.n_accepted = int(self.n_accepted.sum())
-        self.stats.n_rejected = int(self.n_rejected.sum())
-        return accept
+        self.active.err.copy_(err)
+        self.n_running = self.control.control(self.active, self.controller, self.max_steps)
+        return self.active.accept
 
-    @staticmethod
-    def select(accept: Tensor, new: Parts, old: Parts) -> Parts:
+    def select(self, accept: Tensor, new: Parts, old: Parts) -> Parts:
         """``new`` in the rows that accepted, ``old`` in the others."""
+        if bool(accept.all()):
+            return new
         return tuple([torch.where(accept.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True)])
+
+    def compact(self, y: Parts) -> Tensor | None:
+        """Let the rows that have stopped leave; the positions of those that stay, or None if nothing changes."""
+        if not self.may_compact or not 0 < self.n_running <= COMPACT_AT * len(self.active):
+            return None
+        self._store(y)
+        stay = (self.active.status == RUNNING).nonzero().squeeze(1)
+        self.rows = stay if self.rows is None else self.rows[stay]
+        self.active = self.active.take(stay)
+        self.sign = self.sign[stay]
+        return stay
+
+    def end(self, y: Parts) -> None:
+        """The solve is over; ``y`` are the states of the batch."""
+        self._store(y)
+        self.stats.n_accepted = int(self.all.n_accepted.sum())
+        self.stats.n_rejected = int(self.all.n_rejected.sum())
+
+    def _store(self, y: Parts) -> None:
+        if self.rows is None:
+            for mine, part in zip(self.y, y, strict=True):
+                mine.copy_(part)
+        else:
+            self.all.put(self.rows, self.active)
+            for mine, part in zip(self.y, y, strict=True):
+                mine[self.rows] = part
+
+
+def choose_first_steps(problem: Problem, tableau: ButcherTableau, clock: RowsClock, k0: Parts) -> Parts:
+    """Hairer's first step for every row by itself, into ``size``; one evaluation of the field. Returns the first slope.
+
+    The trial step does not leave the row's span.
+    Reference: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", II.4, p. 169.
+    """
+    field, y, state = problem.field, problem.y0, clock.active
+    span = (state.t_end - state.t).abs()
+    scales = [a + r * p.abs() for p, r, a in zip(y, problem.rtol, problem.atol, strict=True)]
+
+    def norm(parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack([rms_rows(p / s) for p, s in zip(parts, scales, strict=True)]).amax(dim=0).double()
+
+    kept = tuple([k.clone() for k in k0])
+    d0, d1 = norm(y), norm(kept)
+    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span)
+    signed = clock.sign * h0
+    trial = tuple([combine(p, [k], [signed]) for p, k in zip(y, kept, strict=True)])
+    f1 = field(problem.time(state.t + signed), trial)
+    field.detect_shared_buffer(k0, f1)
+    d2 = norm([a - b for a, b in zip(f1, kept, strict=True)]) / h0
+    largest = torch.maximum(d1, torch.where(d2.isfinite(), d2, d1))
+    h1 = torch.where(largest <= 1e-15, (1e-3 * h0).clamp(min=1e-6), (0.01 / largest) ** (1 / tableau.order))
+    state.size.copy_(torch.where(span == 0, 1.0, torch.minimum(100 * h0, h1)))
+    return kept if field.copies else k0

@@ -1,16 +1,14 @@
-"""Step-size control: exact values, and the agreement of its four implementations."""
+"""Step-size control: exact values, and the agreement of the native rule with the Python one."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastode.controller import Controller, initial_step
-from fastode.kernels.reference import control as control_rows
 
 native = pytest.importorskip("fastode._native", reason="the native module is not built")
 
@@ -85,18 +83,6 @@ def native_control(controller: Controller, err: float, dt: float) -> tuple[bool,
     return native.control(err, dt, float(c.order), c.safety, c.factor_min, c.factor_max, c.dt_min, c.dt_max)
 
 
-def native_rows(controller: Controller, err: torch.Tensor, dt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    c, n = controller, len(err)
-    t, dt = torch.zeros(n, dtype=torch.float64), dt.clone()
-    end = torch.full_like(t, 1e300)
-    accept, status = torch.zeros(n, dtype=torch.uint8), torch.zeros(n, dtype=torch.int32)
-    counters = [torch.zeros(n, dtype=torch.int64) for _ in range(2)]
-    pointers = [x.data_ptr() for x in (t, dt, err, end, accept, status, *counters)]
-    limits = (float(c.order), c.safety, c.factor_min, c.factor_max, c.dt_min, c.dt_max)
-    native.control_rows(n, *pointers, *limits)
-    return accept.bool(), dt
-
-
 @settings(max_examples=300, deadline=None)
 @given(controller=LIMITS, err=ERRORS, dt=st.floats(1e-3, 2.0))
 def test_the_native_rule_is_the_python_rule(controller, err, dt):
@@ -105,49 +91,6 @@ def test_the_native_rule_is_the_python_rule(controller, err, dt):
     assert found_accept == accept
     # the two pow functions may differ in the last place
     assert controller.clamp(found) == pytest.approx(controller.clamp(expected), rel=4 * 2.0**-52)
-
-
-@settings(max_examples=150, deadline=None)
-@given(controller=LIMITS, cases=st.lists(st.tuples(ERRORS, st.floats(1e-3, 2.0)), min_size=1, max_size=17))
-def test_rows_are_controlled_as_each_would_be_alone(controller, cases):
-    err, dt = (torch.tensor(x, dtype=torch.float64) for x in zip(*cases, strict=True))
-    expected = [controller.control(e, d) for e, d in cases]
-    accept, t, new = control_rows(torch.zeros_like(dt), dt, err, torch.ones_like(dt, dtype=torch.bool), controller)
-    assert accept.tolist() == [a for a, _ in expected]
-    clamped = [controller.clamp(d) for _, d in expected]
-    assert new.tolist() == pytest.approx(clamped, rel=8 * 2.0**-52)
-    assert t.tolist() == [d if a else 0.0 for a, d in zip(accept.tolist(), dt.tolist(), strict=True)]
-
-
-@settings(max_examples=150, deadline=None)
-@given(controller=LIMITS, cases=st.lists(st.tuples(ERRORS, st.floats(1e-3, 2.0)), min_size=1, max_size=17))
-def test_native_rows_follow_the_native_rule(controller, cases):
-    err, dt = (torch.tensor(x, dtype=torch.float64) for x in zip(*cases, strict=True))
-    accept, new = native_rows(controller, err, dt)
-    for i, (e, d) in enumerate(cases):
-        if math.isnan(e):
-            # a row with a NaN stops; its step is kept for the message
-            assert not accept[i]
-            assert new[i] == d
-            continue
-        expected_accept, expected = native_control(controller, e, d)
-        assert bool(accept[i]) == expected_accept
-        assert float(new[i]) == expected
-
-
-def test_rows_that_have_finished_stay_as_they_are():
-    t, dt = torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.25])
-    running = torch.tensor([True, False])
-    accept, t1, dt1 = control_rows(t, dt, torch.tensor([1.0, 1.0]), running, DOPRI5)
-    assert accept.tolist() == [True, False]
-    assert t1.tolist() == [0.75, 0.5]
-    assert dt1.tolist() == [pytest.approx(0.225), 0.25]
-
-
-def test_rows_that_run_backwards_keep_their_sign():
-    t, dt = torch.tensor([1.0], dtype=torch.float64), torch.tensor([-0.25], dtype=torch.float64)
-    accept, t1, dt1 = control_rows(t, dt, torch.zeros_like(t), torch.tensor([True]), DOPRI5)
-    assert (accept.item(), t1.item(), dt1.item()) == (True, 0.75, -2.5)
 
 
 def same(x: float) -> float:

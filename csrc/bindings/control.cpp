@@ -1,6 +1,4 @@
-#include "fastode/controller.h"
-
-#include "args.h"
+#include "rows.h"
 
 namespace fastode {
 namespace {
@@ -11,20 +9,24 @@ py::tuple control_one(double err, double dt, double order, double safety, double
   return py::make_tuple(next.accept, next.dt);
 }
 
-void control_rows(std::int64_t rows, Address t, Address dt, Address err, Address t_end, Address accept, Address status,
-                  Address n_accepted, Address n_rejected, double order, double safety, double factor_min, double factor_max,
-                  double dt_min, double dt_max) {
-  check_size(rows, "rows");
-  const RowState state{array<double>(t, rows, "t"),
-                       array<double>(dt, rows, "dt"),
-                       array<double>(err, rows, "err"),
-                       array<double>(t_end, rows, "t_end"),
-                       array<unsigned char>(accept, rows, "accept"),
-                       array<std::int32_t>(status, rows, "status"),
-                       array<std::int64_t>(n_accepted, rows, "n_accepted"),
-                       array<std::int64_t>(n_rejected, rows, "n_rejected")};
-  const Limits limits{order, safety, factor_min, factor_max, dt_min, dt_max};
-  for (std::int64_t r = 0; r < rows; ++r) control_row(r, state, limits);
+void start_rows(std::int64_t rows, const std::vector<Address>& arrays, const std::vector<double>& limits,
+                std::int64_t max_steps) {
+  const RowState state = row_state(rows, arrays);
+  const RowLimits rule = row_limits(limits, max_steps);
+  for (std::int64_t r = 0; r < rows; ++r) propose_row(r, state, rule);
+}
+
+// Returns how many rows are still running.
+std::int64_t control_rows(std::int64_t rows, const std::vector<Address>& arrays, const std::vector<double>& limits,
+                          std::int64_t max_steps) {
+  const RowState state = row_state(rows, arrays);
+  const RowLimits rule = row_limits(limits, max_steps);
+  std::int64_t running = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    control_row(r, state, rule);
+    running += state.status[r] == static_cast<std::int32_t>(Status::RUNNING);
+  }
+  return running;
 }
 
 py::dict status_messages() {
@@ -41,9 +43,8 @@ void register_control(py::module_& m) {
   using py::arg;
   m.def("control", &control_one, arg("err"), arg("dt"), arg("order"), arg("safety"), arg("factor_min"), arg("factor_max"),
         arg("dt_min"), arg("dt_max"));
-  m.def("control_rows", &control_rows, arg("rows"), arg("t"), arg("dt"), arg("err"), arg("t_end"), arg("accept"),
-        arg("status"), arg("n_accepted"), arg("n_rejected"), arg("order"), arg("safety"), arg("factor_min"),
-        arg("factor_max"), arg("dt_min"), arg("dt_max"));
+  m.def("start_rows", &start_rows, arg("rows"), arg("arrays"), arg("limits"), arg("max_steps"));
+  m.def("control_rows", &control_rows, arg("rows"), arg("arrays"), arg("limits"), arg("max_steps"));
   m.def("status_messages", &status_messages);
 }
 

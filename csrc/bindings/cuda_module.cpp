@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "../cuda/launchers.h"
-#include "args.h"
+#include "rows.h"
 
 namespace fastode {
 namespace {
@@ -37,20 +37,19 @@ std::string driver_status() {
   return std::to_string(count) + " CUDA device(s)";
 }
 
-void control_rows(std::int64_t rows, Address t, Address dt, Address err, Address t_end, Address accept, Address status,
-                  Address n_accepted, Address n_rejected, double order, double safety, double factor_min, double factor_max,
-                  double dt_min, double dt_max, Address stream) {
-  check_size(rows, "rows");
-  const RowState state{array<double>(t, rows, "t"),
-                       array<double>(dt, rows, "dt"),
-                       array<double>(err, rows, "err"),
-                       array<double>(t_end, rows, "t_end"),
-                       array<unsigned char>(accept, rows, "accept"),
-                       array<std::int32_t>(status, rows, "status"),
-                       array<std::int64_t>(n_accepted, rows, "n_accepted"),
-                       array<std::int64_t>(n_rejected, rows, "n_rejected")};
-  const Limits limits{order, safety, factor_min, factor_max, dt_min, dt_max};
-  check(fastode_control_rows(rows, &state, &limits, reinterpret_cast<void*>(stream)), "control_rows");
+void start_rows(std::int64_t rows, const std::vector<Address>& arrays, const std::vector<double>& limits,
+                std::int64_t max_steps, Address stream) {
+  const RowState state = row_state(rows, arrays);
+  const RowLimits rule = row_limits(limits, max_steps);
+  check(fastode_start_rows(rows, &state, &rule, reinterpret_cast<void*>(stream)), "start_rows");
+}
+
+// Does not wait for the device, so it cannot say how many rows are running.
+void control_rows(std::int64_t rows, const std::vector<Address>& arrays, const std::vector<double>& limits,
+                  std::int64_t max_steps, Address stream) {
+  const RowState state = row_state(rows, arrays);
+  const RowLimits rule = row_limits(limits, max_steps);
+  check(fastode_control_rows(rows, &state, &rule, reinterpret_cast<void*>(stream)), "control_rows");
 }
 
 template <class T>
@@ -101,9 +100,9 @@ PYBIND11_MODULE(_native_cuda, m, pybind11::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of fastode for CUDA tensors: device addresses, sizes and a stream in, no torch inside.";
   m.def("device_count", &fastode::device_count);
   m.def("driver_status", &fastode::driver_status);
-  m.def("control_rows", &fastode::control_rows, arg("rows"), arg("t"), arg("dt"), arg("err"), arg("t_end"), arg("accept"),
-        arg("status"), arg("n_accepted"), arg("n_rejected"), arg("order"), arg("safety"), arg("factor_min"),
-        arg("factor_max"), arg("dt_min"), arg("dt_max"), arg("stream"));
+  m.def("start_rows", &fastode::start_rows, arg("rows"), arg("arrays"), arg("limits"), arg("max_steps"), arg("stream"));
+  m.def("control_rows", &fastode::control_rows, arg("rows"), arg("arrays"), arg("limits"), arg("max_steps"),
+        arg("stream"));
   m.def("interpolate_rows", &fastode::interpolate_rows, arg("itemsize"), arg("rows"), arg("cols"), arg("slopes"), arg("mid"),
         arg("x"), arg("dt"), arg("y"), arg("y1"), arg("out"), arg("stream"));
 }

@@ -24,7 +24,8 @@ struct DenseOutput {
 }  // namespace fastode
 
 extern "C" {
-int fastode_control_rows(std::int64_t rows, const fastode::RowState* state, const fastode::Limits* limits, void* stream);
+int fastode_start_rows(std::int64_t rows, const fastode::RowState* state, const fastode::RowLimits* limits, void* stream);
+int fastode_control_rows(std::int64_t rows, const fastode::RowState* state, const fastode::RowLimits* limits, void* stream);
 int fastode_interpolate_rows_f32(const fastode::DenseOutput<float>* args, void* stream);
 int fastode_interpolate_rows_f64(const fastode::DenseOutput<double>* args, void* stream);
 }

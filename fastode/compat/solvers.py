@@ -20,7 +20,7 @@ from ..fixed_grid import grid_from_step_size
 from ..methods import GridMethod, Method, implicit, lookup
 from ..options import ADAPTIVE_OPTIONS, CALLBACKS, Request, prepare
 from ..perturb import Perturb
-from ..solve import states_at_event, states_at_times
+from ..run import states_at_event, states_at_times
 from ..tableau import ButcherTableau
 from .arguments import _handle_unused_kwargs, _null_callback, _PerturbFunc
 from .norms import _rms_norm

@@ -25,7 +25,7 @@ from ..loop import integrate
 from ..observers import Outputs
 from ..options import Request, Settings, prepare
 from ..problem import Problem, real_dtype
-from ..solve import EventFn, first_step, states_at_event, states_at_times
+from ..run import EventFn, first_step, states_at_event, states_at_times
 from ..stats import SolveStats, new_stats
 from ..tableau import ButcherTableau
 from ..tree import Parts

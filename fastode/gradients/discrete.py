@@ -26,7 +26,7 @@ from ..methods import ExternalMethod, GridMethod
 from ..observers import Outputs
 from ..options import Request, Settings
 from ..problem import Problem
-from ..solve import EventFn, first_step, make_stepper, refuse_without_data
+from ..run import EventFn, first_step, make_stepper, refuse_without_data
 from ..tableau import ButcherTableau
 from ..tree import Parts
 from .grid_replay import GridReplay

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..fixed_grid import between, stage_times
-from ..solve import make_stepper
+from ..run import make_stepper
 from .sweep import KeptStep, Replay, Sweep
 
 

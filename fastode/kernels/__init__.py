@@ -7,11 +7,15 @@ operators (``reference``).
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from .._env import engine_from_environment
 from ..errors import InvalidArgument, did_you_mean
 from ..tree import Parts
 from .binding import Binding
 from .native import NativeRowsStep, NativeStep, unavailable
+from .native import control as native_control
+from .reference import control as reference_control
 from .torch_step import TorchStep
 
 ENGINES = ("native", "reference")
@@ -25,6 +29,11 @@ class Engine:
     def __init__(self, name: str, reason: str) -> None:
         self.name = name
         self.reason = reason
+
+    @property
+    def control(self) -> ModuleType:
+        """The controller of rows."""
+        return native_control if self.name == "native" else reference_control
 
     def bind(self, binding: Binding) -> TorchStep | NativeStep:
         """The kernels of one solve."""

@@ -1,42 +1,192 @@
-"""The controller of one shared step and that of rows decide alike."""
+"""The controller of rows: the rule of one shared step, the same in both engines, and what stops a row."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
+from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastode.controller import Controller
-from fastode.kernels.reference import control
+from fastode.kernels.native import control as native
+from fastode.kernels.reference import control as reference
+from fastode.kernels.row_state import (
+    FINISHED,
+    NON_FINITE,
+    RUNNING,
+    STEP_UNDERFLOW,
+    TOO_MANY_STEPS,
+    RowState,
+)
 
 ERRORS = [0.0, 5e-324, 1e-30, 1e-8, 0.5, 0.999999, 1.0, 1.0000001, 2.0, 1e8, 1e300, math.inf, math.nan]
 CONTROLLERS = {
     "default": Controller(order=5),
     "limits": Controller(order=3, dt_min=0.05, dt_max=0.4),
     "cautious": Controller(order=2, safety=0.5, factor_min=0.1, factor_max=3.0),
+    "PI": Controller(order=5, filter=(0.7, -0.4, 0.0)),
+    "PID": Controller(order=4, filter=(0.58, -0.21, 0.1)),
 }
+each_engine = pytest.mark.parametrize("engine", [native, reference], ids=["native", "reference"])
+each_controller = pytest.mark.parametrize("controller", CONTROLLERS.values(), ids=CONTROLLERS)
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS.values(), ids=CONTROLLERS)
-@pytest.mark.parametrize("size", [0.01, 0.05, 0.3, 0.4, 0.7])
-def test_rows_and_a_shared_step_decide_alike(controller: Controller, size: float) -> None:
-    err = torch.tensor([*ERRORS, *torch.rand(50, dtype=torch.float64).mul(3).tolist()], dtype=torch.float64)
-    dt = torch.full_like(err, -size)
-    accept, t, after = control(torch.zeros_like(err), dt, err, torch.ones_like(err, dtype=torch.bool), controller)
-    for i, e in enumerate(err.tolist()):
-        expected, following = controller.control(e, size)
-        assert bool(accept[i]) == expected
-        assert float(t[i]) == (-size if expected else 0.0)
-        # a NaN asks for the smallest step, which a shared clock applies when it proposes
-        assert -float(after[i]) == pytest.approx(controller.clamp(following), rel=1e-14)
+def rows(size: float | list[float], err: list[float], t0: float = 0.0, t_end: float = 1e6) -> RowState:
+    n = len(err)
+    state = RowState.begin(
+        torch.full((n,), t0, dtype=torch.float64),
+        torch.full((n,), t_end, dtype=torch.float64),
+        torch.as_tensor(size, dtype=torch.float64).expand(n),
+    )
+    state.err.copy_(torch.tensor(err, dtype=torch.float64))
+    return state
 
 
-def test_rows_that_do_not_run_stay_as_they_are() -> None:
-    err = torch.tensor([0.1, 0.1, 5.0], dtype=torch.float64)
-    running = torch.tensor([True, False, False])
-    t, dt = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.full((3,), 0.5, dtype=torch.float64)
-    accept, after, size = control(t, dt, err, running, Controller(order=5))
-    assert accept.tolist() == [True, False, False]
-    assert after.tolist() == [1.5, 2.0, 3.0]
-    assert size[1:].tolist() == [0.5, 0.5]
+@each_engine
+@pytest.mark.parametrize("name", ["default", "limits", "cautious"])
+@pytest.mark.parametrize("size", [0.05, 0.3, 0.4])
+def test_rows_and_a_shared_step_decide_alike(engine: ModuleType, name: str, size: float) -> None:
+    controller = CONTROLLERS[name]
+    errors = [*ERRORS[:-1], *torch.rand(50, dtype=torch.float64).mul(3).tolist()]
+    state = rows(size, errors, t0=1e6, t_end=0.0)
+    engine.start(state, controller, 1000)
+    assert (state.dt == -size).all()
+    assert engine.control(state, controller, 1000) == len(errors)
+    for i, e in enumerate(errors):
+        accept, following = controller.control(e, size)
+        assert bool(state.accept[i]) == accept
+        assert float(state.t[i]) == (1e6 - size if accept else 1e6)
+        assert float(state.size[i]) == pytest.approx(following, rel=1e-14)
+        assert float(state.dt[i]) == -float(state.size[i])
+
+
+@given(
+    controller=st.sampled_from(list(CONTROLLERS.values())),
+    cases=st.lists(
+        st.tuples(
+            st.one_of(st.floats(0, 4), st.sampled_from(ERRORS)),
+            st.floats(1e-17, 10.0),
+            st.floats(-5, 5),
+            st.floats(-5, 5),
+            st.sampled_from([RUNNING, RUNNING, FINISHED, STEP_UNDERFLOW]),
+        ),
+        min_size=1,
+        max_size=17,
+    ),
+    max_steps=st.integers(1, 4),
+)
+@settings(max_examples=200, deadline=None)
+def test_both_engines_control_alike_and_each_row_as_if_alone(
+    controller: Controller, cases: list[tuple[float, float, float, float, int]], max_steps: int
+) -> None:
+    err, size, t0, t_end, status = zip(*cases, strict=True)
+
+    def begun(which: slice) -> RowState:
+        t = torch.tensor(t0[which], dtype=torch.float64)
+        state = RowState.begin(
+            t, torch.tensor(t_end[which], dtype=torch.float64), torch.tensor(size[which], dtype=torch.float64)
+        )
+        state.err.copy_(torch.tensor(err[which], dtype=torch.float64))
+        state.status.copy_(torch.tensor(status[which]))
+        return state
+
+    def run(engine: ModuleType, state: RowState) -> RowState:
+        engine.start(replace(state, status=state.status), controller, max_steps)
+        for _ in range(3):
+            running = engine.control(state, controller, max_steps)
+            assert running == int((state.status == RUNNING).sum())
+        return state
+
+    everything = slice(None)
+    stopped = [i for i, s in enumerate(status) if s != RUNNING]
+    a, b = (begun(everything) for _ in range(2))
+    for state in (a, b):  # rows that have stopped are not started
+        state.status.fill_(RUNNING)
+        state.t_end[stopped] = state.t[stopped]
+    run(native, a)
+    run(reference, b)
+    for f in fields(RowState):
+        # the two pow functions may differ in the last place
+        torch.testing.assert_close(
+            getattr(a, f.name), getattr(b, f.name), rtol=1e-13, atol=0, equal_nan=True, msg=f.name
+        )
+    for i in range(len(cases)):
+        own = begun(slice(i, i + 1))
+        own.status.fill_(RUNNING)
+        if i in stopped:
+            own.t_end.copy_(own.t)
+        run(native, own)
+        for f in fields(RowState):
+            assert torch.equal(getattr(own, f.name)[0].nan_to_num(), getattr(a, f.name)[i].nan_to_num())
+
+
+@each_engine
+def test_a_row_ends_exactly_at_its_end_and_stays_there(engine: ModuleType) -> None:
+    state = rows(0.75, [0.5], t0=0.1, t_end=0.7)
+    controller = CONTROLLERS["default"]
+    engine.start(state, controller, 10)
+    assert (float(state.t1[0]), float(state.dt[0])) == (0.7, 0.7 - 0.1)
+    assert engine.control(state, controller, 10) == 0
+    assert (float(state.t[0]), int(state.status[0]), float(state.dt[0])) == (0.7, FINISHED, 0.0)
+    before = [getattr(state, f.name).clone() for f in fields(RowState)]
+    engine.control(state, controller, 10)
+    assert not state.accept.any()
+    state.accept.fill_(True)
+    assert all(torch.equal(a, getattr(state, f.name)) for a, f in zip(before, fields(RowState), strict=True))
+
+
+@each_engine
+@pytest.mark.parametrize(
+    ("err", "status"), [(math.nan, NON_FINITE), (500.0, STEP_UNDERFLOW), (math.inf, STEP_UNDERFLOW)], ids=str
+)
+def test_a_row_whose_steps_never_pass_stops_with_the_reason(engine: ModuleType, err: float, status: int) -> None:
+    state = rows([0.1, 0.1], [err, 0.5], t0=1.0, t_end=1e9)
+    controller = CONTROLLERS["default"]
+    engine.start(state, controller, 1000)
+    for _ in range(60):
+        engine.control(state, controller, 1000)
+    assert state.status.tolist() == [status, RUNNING]
+    assert (float(state.t[0]), int(state.n_accepted[0])) == (1.0, 0)
+    assert 15 < int(state.n_rejected[0]) < 60
+    assert int(state.n_accepted[1]) == 60
+
+
+@each_engine
+def test_steps_are_counted_and_limited(engine: ModuleType) -> None:
+    state = rows(0.1, [0.5, 3.0])
+    controller = CONTROLLERS["default"]
+    engine.start(state, controller, 3)
+    for _ in range(5):
+        engine.control(state, controller, 3)
+    assert state.status.tolist() == [TOO_MANY_STEPS] * 2
+    assert (state.n_accepted.tolist(), state.n_rejected.tolist()) == ([3, 0], [0, 3])
+
+
+@each_engine
+@pytest.mark.parametrize("size", [math.nan, 0.0, -1.0])
+def test_a_first_step_that_is_no_size_stops_the_row(engine: ModuleType, size: float) -> None:
+    state = rows([size, 0.1], [0.5, 0.5])
+    engine.start(state, CONTROLLERS["default"], 3)
+    assert state.status.tolist() == [NON_FINITE, RUNNING]
+
+
+@each_engine
+def test_a_filter_weighs_the_errors_of_earlier_steps(engine: ModuleType) -> None:
+    controller = CONTROLLERS["PID"]
+    state = rows(0.1, [0.5])
+    engine.start(state, controller, 100)
+    sizes = []
+    for err in (0.5, 0.25, 0.125):
+        before = float(state.dt[0])
+        state.err.fill_(err)
+        engine.control(state, controller, 100)
+        sizes.append(float(state.size[0]) / before)
+    errors = [1.0, 1.0, 0.5, 0.25, 0.125]
+    for i, found in enumerate(sizes):
+        e2, e1, e0 = errors[i : i + 3]
+        expected = 0.9 * e0 ** (-0.58 / 4) * e1 ** (0.21 / 4) * e2 ** (-0.1 / 4)
+        assert found == pytest.approx(expected, rel=1e-13)

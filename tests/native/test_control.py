@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
-from fastode import _native
-
-from .reference import address
+from fastode import Status, _native
 
 INF = math.inf
 LIMITS = {"order": 5.0, "safety": 0.9, "factor_min": 0.2, "factor_max": 10.0, "dt_min": 0.0, "dt_max": INF}
@@ -43,72 +40,6 @@ def test_a_step_above_the_longest_is_refused_and_one_at_the_shortest_always_take
     assert control(50.0, 0.01, dt_min=0.01) == (True, 0.01)
 
 
-class Rows:
-    def __init__(self, t, dt, err, t_end, status=None):
-        n = len(t)
-        self.t, self.dt, self.err, self.t_end = (np.array(x, np.float64) for x in (t, dt, err, t_end))
-        self.accept = np.full(n, 77, np.uint8)
-        self.status = np.array(status or [0] * n, np.int32)
-        self.n_accepted, self.n_rejected = np.zeros(n, np.int64), np.zeros(n, np.int64)
-
-    def control(self, **limits: float) -> Rows:
-        arrays = (self.t, self.dt, self.err, self.t_end, self.accept, self.status)
-        counters = (self.n_accepted, self.n_rejected)
-        pointers = [address(x) for x in (*arrays, *counters)]
-        _native.control_rows(len(self.t), *pointers, *{**LIMITS, **limits}.values())
-        return self
-
-
-def test_every_row_is_controlled_as_if_it_were_alone():
-    rng = np.random.default_rng(0)
-    t, dt, err = rng.uniform(0, 1, 1000), rng.uniform(0.01, 0.1, 1000), 10 ** rng.uniform(-4, 2, 1000)
-    rows = Rows(t, dt, err, np.full(1000, 9.0)).control()
-    for r in range(1000):
-        accept, step = control(err[r], dt[r])
-        assert (rows.accept[r], rows.dt[r], rows.t[r]) == (accept, step, t[r] + dt[r] * accept)
-    np.testing.assert_array_equal(rows.n_accepted, rows.accept)
-    np.testing.assert_array_equal(rows.n_rejected, 1 - rows.accept)
-    assert not rows.status.any()
-
-
-def test_time_may_run_backwards_in_one_row_and_forwards_in_another():
-    rows = Rows([0.0, 1.0], [0.25, -0.25], [1.0, 1.0], [1.0, 0.0]).control()
-    np.testing.assert_array_equal(rows.t, [0.25, 0.75])
-    np.testing.assert_array_equal(rows.dt, [0.225, -0.225])
-
-
-def test_a_row_that_reaches_or_passes_its_end_is_finished():
-    rows = Rows([0.75, 0.9, 0.0, 2.0], [0.25, 0.25, -0.5, 0.1], [0.5] * 4, [1.0, 1.0, -0.25, 2.0]).control()
-    np.testing.assert_array_equal(rows.status, [1, 1, 1, 1])
-    np.testing.assert_array_equal(rows.accept, [1, 1, 1, 0])
-    np.testing.assert_array_equal(rows.n_accepted, [1, 1, 1, 0])
-
-
-def test_a_step_too_small_to_change_the_time_is_an_underflow():
-    rows = Rows([1.0], [1e-16], [5.0], [2.0]).control()
-    assert (rows.status[0], rows.t[0], rows.n_rejected[0]) == (2, 1.0, 1)
-
-
-def test_a_nan_error_stops_its_row_and_keeps_the_step_that_failed():
-    rows = Rows([0.0, 0.0], [0.1, 0.1], [np.nan, 0.5], [1.0, 1.0]).control()
-    np.testing.assert_array_equal(rows.status, [3, 0])
-    np.testing.assert_array_equal(rows.accept, [0, 1])
-    assert (rows.t[0], rows.dt[0], rows.n_rejected[0]) == (0.0, 0.1, 1)
-
-
-@pytest.mark.parametrize("status", [1, 2, 3])
-def test_a_row_that_has_stopped_is_left_alone(status):
-    rows = Rows([0.5], [0.1], [0.5], [1.0], [status]).control()
-    assert (rows.t[0], rows.dt[0], rows.accept[0], rows.status[0]) == (0.5, 0.1, 0, status)
-    assert rows.n_accepted[0] == rows.n_rejected[0] == 0
-
-
-def test_no_rows_need_no_memory_and_some_rows_do():
-    _native.control_rows(0, *[0] * 8, *LIMITS.values())
-    with pytest.raises(ValueError, match="`t` is a null pointer for 2 elements"):
-        _native.control_rows(2, *[0] * 8, *LIMITS.values())
-
-
 def test_every_status_has_a_name_and_a_message():
     messages = _native.status_messages()
     assert {code: name for code, (name, _) in messages.items()} == {
@@ -116,5 +47,7 @@ def test_every_status_has_a_name_and_a_message():
         1: "FINISHED",
         2: "STEP_UNDERFLOW",
         3: "NON_FINITE",
+        4: "TOO_MANY_STEPS",
     }
-    assert all(message for _, message in messages.values())
+    assert {code: Status(code).message for code in messages} == {code: text for code, (_, text) in messages.items()}
+    assert {code: Status(code).name for code in messages} == {code: name for code, (name, _) in messages.items()}

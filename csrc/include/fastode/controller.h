@@ -34,11 +34,26 @@ FASTODE_HD Decision control(double err, double dt, const Limits& limits) {
   return {accept, clamp(dt * factor, limits.dt_min, limits.dt_max)};
 }
 
-// One row per independent solve; every array has `rows` entries. dt carries the direction of time.
+// How a row's step follows its error: a digital filter over the errors of the last accepted steps, then bounds.
+//
+//   size_next = size * min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, floor))
+//
+// Soderlind, "Digital filters in adaptive time-stepping", ACM TOMS 29, 2003; (1, 0, 0) / order is the integral controller.
+struct RowLimits {
+  Limits limits;
+  double filter[3];  // exponents, already divided by the order
+  double floor;      // least factor after an error below one
+  std::int64_t max_steps;
+};
+
+// Solves of their own, one a row; every array has `rows` entries, `history` two a row.
 struct RowState {
-  double* t;
-  double* dt;
-  const double* err;
+  double* t;             // where the row is
+  double* t1;            // where the attempt under way ends
+  double* dt;            // its signed size; 0 in a row that has stopped
+  double* size;          // what the controller proposes, positive, not cut at t_end
+  double* history;       // errors of the two accepted steps before
+  const double* err;     // scaled error norm of the attempt
   const double* t_end;
   unsigned char* accept;
   std::int32_t* status;
@@ -46,38 +61,67 @@ struct RowState {
   std::int64_t* n_rejected;
 };
 
-// Advances an accepted row by the step it tried and chooses its next step. A row that has stopped is left alone. The last
-// step may pass t_end: the value at t_end comes from the dense output, as in torchdiffeq.
-FASTODE_HD void control_row(std::int64_t r, const RowState& state, const Limits& limits) {
+// An error of zero says nothing about how the next one compares with it.
+constexpr double LEAST_ERROR = 1e-10;
+// A row whose error is NaN gives up below this share of what is left: near t = 0 a step can shrink for long without underflow.
+constexpr double LEAST_SHARE = 1e-30;
+constexpr double MAX_DOUBLE = 1.7976931348623157e308;
+
+FASTODE_HD void stop_row(std::int64_t r, const RowState& state, Status status) {
+  state.status[r] = static_cast<std::int32_t>(status);
+  state.dt[r] = 0.0;
+  state.t1[r] = state.t[r];
+}
+
+// The next attempt of a running row, cut at t_end.
+FASTODE_HD void propose_row(std::int64_t r, const RowState& state, const RowLimits& limits) {
+  const double t = state.t[r], left = state.t_end[r] - t;
+  const double size = state.size[r] = clamp(state.size[r], limits.limits.dt_min, limits.limits.dt_max);
+  if (left == 0.0) return stop_row(r, state, Status::FINISHED);
+  if (!(size > 0.0)) return stop_row(r, state, Status::NON_FINITE);
+  if (state.n_accepted[r] + state.n_rejected[r] >= limits.max_steps) return stop_row(r, state, Status::TOO_MANY_STEPS);
+  const bool last = size >= absolute(left);
+  state.dt[r] = last ? left : (left < 0.0 ? -size : size);
+  state.t1[r] = last ? state.t_end[r] : t + state.dt[r];
+  if (state.t1[r] == t) stop_row(r, state, Status::STEP_UNDERFLOW);
+}
+
+// Judges the attempt of a running row, moves it on if accepted, and proposes the next. A row that has stopped is left alone.
+// An error that is NaN or infinite rejects with the smallest factor: the step may have left the field's domain.
+FASTODE_HD void control_row(std::int64_t r, const RowState& state, const RowLimits& rule) {
   state.accept[r] = 0;
   if (state.status[r] != static_cast<std::int32_t>(Status::RUNNING)) return;
 
-  const double left = state.t_end[r] - state.t[r];
-  if (left == 0.0) {
-    state.status[r] = static_cast<std::int32_t>(Status::FINISHED);
-    return;
+  const Limits& limits = rule.limits;
+  const double err = state.err[r], tried = absolute(state.dt[r]);
+  const bool broken = err != err;
+  const bool shortest = tried <= limits.dt_min;
+  const bool accept = err <= 1.0 || (shortest && !broken);
+  const bool hopeless = broken && (shortest || tried <= LEAST_SHARE * absolute(state.t_end[r] - state.t[r]));
+
+  double factor = limits.factor_min;
+  if (err == 0.0) {
+    factor = limits.factor_max;
+  } else if (absolute(err) <= MAX_DOUBLE) {
+    double wanted = limits.safety / ::pow(err, rule.filter[0]);
+    if (rule.filter[1] != 0.0) wanted /= ::pow(state.history[2 * r], rule.filter[1]);
+    if (rule.filter[2] != 0.0) wanted /= ::pow(state.history[2 * r + 1], rule.filter[2]);
+    factor = nan_min(limits.factor_max, nan_max(wanted, err < 1.0 ? rule.floor : limits.factor_min));
   }
-  const double sign = left < 0.0 ? -1.0 : 1.0;
-  const Decision next = control(state.err[r], absolute(state.dt[r]), limits);
-  if (next.dt != next.dt) {
-    // dt is kept, so that the message can name the step that failed.
-    state.n_rejected[r] += 1;
-    state.status[r] = static_cast<std::int32_t>(Status::NON_FINITE);
-    return;
-  }
-  if (next.accept) {
+  state.size[r] = tried * factor;
+  if (accept) {
     state.accept[r] = 1;
-    state.t[r] += state.dt[r];
+    state.t[r] = state.t1[r];
     state.n_accepted[r] += 1;
+    state.history[2 * r + 1] = state.history[2 * r];
+    state.history[2 * r] = err > LEAST_ERROR ? err : LEAST_ERROR;
   } else {
     state.n_rejected[r] += 1;
   }
-  state.dt[r] = sign * next.dt;
-  if (sign * (state.t_end[r] - state.t[r]) <= 0.0) {
-    state.status[r] = static_cast<std::int32_t>(Status::FINISHED);
-  } else if (state.t[r] + state.dt[r] == state.t[r]) {
-    state.status[r] = static_cast<std::int32_t>(Status::STEP_UNDERFLOW);
-  }
+  if (hopeless) return stop_row(r, state, Status::NON_FINITE);
+  propose_row(r, state, rule);
+  const bool underflow = state.status[r] == static_cast<std::int32_t>(Status::STEP_UNDERFLOW);
+  if (broken && underflow) stop_row(r, state, Status::NON_FINITE);
 }
 
 }  // namespace fastode

@@ -25,6 +25,9 @@ class NativeRowsStep(NativeStep):
 
     def stage(self, i: int, k: Parts) -> Parts:
         self.k.append(k)
+        for spares, part in zip(self.spares, self.scratch, strict=False):
+            spares.give(part)
+        self.scratch = ()
         z = tuple([spares.take() for spares in self.spares])
         for step, slope, out in zip(self.steps, k, z, strict=True):
             step.stage_rows(i, self.dt.data_ptr(), slope.data_ptr(), out.data_ptr())

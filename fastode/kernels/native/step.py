@@ -220,7 +220,7 @@ class NativeStep(Measured):
             step.scaled_error(self.dt, slope.data_ptr(), out.data_ptr(), self.write, ratio.data_ptr())
         return ratios
 
-    def interpolate(self, x: float) -> Parts:
+    def interpolate(self, x: Any) -> Parts:
         """Dense output at fraction ``x`` of the step just finished, in fresh tensors."""
         out = tuple([torch.empty_like(p, requires_grad=False) for p in self.y1])
         for step, y1, o in zip(self.steps, self.y1, out, strict=True):

@@ -1,8 +1,10 @@
-"""control:  accept[r] = err[r] <= 1,   t[r] += dt[r] if accepted,   dt[r] *= factor(err[r])
+"""control:  accept[r] = err[r] <= 1,   t[r] = t1[r] if accepted,   size[r] = |dt[r]| * factor,   dt[r] cut at t_end[r]
 
-    factor = min(factor_max, max(safety * err^(-1/order), 1 if err < 1 else factor_min)),  factor_max for err = 0
+    factor = min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, floor))
 
-The same rule as :class:`fastode.controller.Controller`, over rows.
+``err1`` and ``err2`` are the errors of the accepted steps before. ``floor`` is ``factor_min``, but 1 after an error
+below one where the filter is the integral controller, whose rule is that of :class:`fastode.controller.Controller`.
+Reference: Soderlind, "Digital filters in adaptive time-stepping", ACM TOMS 29, 2003.
 """
 
 from __future__ import annotations
@@ -11,29 +13,80 @@ import torch
 from torch import Tensor
 
 from ...controller import Controller
+from ..row_state import (
+    FINISHED,
+    LEAST_ERROR,
+    LEAST_SHARE,
+    NON_FINITE,
+    RUNNING,
+    STEP_UNDERFLOW,
+    TOO_MANY_STEPS,
+    RowState,
+)
 
 
-def control(
-    t: Tensor, dt: Tensor, err: Tensor, running: Tensor, controller: Controller
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``(accept, t, dt)`` after the attempt; rows that are not ``running`` stay as they are.
+def start(state: RowState, controller: Controller, max_steps: int) -> None:
+    """The first attempt of every row."""
+    _propose(state, state.status == RUNNING, controller, max_steps)
 
-    Args:
-        t, dt, err: [R] float64; ``dt`` carries the sign of the direction.
-        running: [R] bool.
+
+def control(state: RowState, controller: Controller, max_steps: int) -> int:
+    """Judge the attempts by ``state.err``, move on where accepted, propose the next; how many rows are running.
+
+    Rows that have stopped stay as they are. An error that is NaN or infinite rejects with the smallest factor: the step
+    may have left the field's domain. A row ends as non-finite when that does not help.
     """
-    size = dt.abs()
-    accept = (err <= 1) & ~(size > controller.dt_max) | (size <= controller.dt_min)
-    accept = accept & running
-    floor = torch.full_like(dt, controller.factor_min).masked_fill_(err < 1, 1.0)
-    wanted = controller.safety / err ** (1 / controller.order)
+    running = state.status == RUNNING
+    err, tried, history = state.err, state.dt.abs(), state.history
+    broken, shortest = err.isnan(), tried <= controller.dt_min
+    accept = running & ((err <= 1) | (shortest & ~broken))
+    f0, f1, f2 = (f / controller.order for f in controller.filter)
+    wanted = controller.safety / err**f0 / history[:, 0] ** f1 / history[:, 1] ** f2
+    floor = torch.full_like(err, controller.factor_min).masked_fill_(err < 1, controller.floor)
     factor = torch.where(
-        err == 0, controller.factor_max, torch.clamp(torch.maximum(wanted, floor), max=controller.factor_max)
+        err.isfinite(), torch.maximum(wanted, floor).clamp(max=controller.factor_max), controller.factor_min
     )
-    grown = torch.clamp(size * factor, controller.dt_min, controller.dt_max)
-    grown = torch.where(torch.isfinite(grown), grown, torch.full_like(grown, controller.dt_min))
-    return (
-        accept,
-        torch.where(accept, t + dt, t),
-        torch.where(running, torch.copysign(grown, dt), dt),
-    )
+    factor = torch.where(err == 0, controller.factor_max, factor)
+    _set(state.size, running, tried * factor)
+    state.accept.copy_(accept)
+    _set(state.t, accept, state.t1)
+    _set(history[:, 1], accept, history[:, 0].clone())
+    _set(history[:, 0], accept, err.clamp(min=LEAST_ERROR))
+    state.n_accepted += accept
+    state.n_rejected += running & ~accept
+    hopeless = shortest | (tried <= LEAST_SHARE * (state.t_end - state.t).abs())
+    _stop(state, running & broken & hopeless, NON_FINITE)
+    _propose(state, state.status == RUNNING, controller, max_steps)
+    _stop(state, running & broken & (state.status == STEP_UNDERFLOW), NON_FINITE)
+    return int((state.status == RUNNING).sum())
+
+
+def _propose(state: RowState, running: Tensor, controller: Controller, max_steps: int) -> None:
+    """The next attempt of the running rows, cut at ``t_end``."""
+    t, left = state.t, state.t_end - state.t
+    _set(state.size, running, state.size.clamp(controller.dt_min, controller.dt_max))
+    size = state.size
+    last = size >= left.abs()
+    dt = torch.where(last, left, torch.copysign(size, left))
+    t1 = torch.where(last, state.t_end, t + dt)
+    _set(state.dt, running, dt)
+    _set(state.t1, running, t1)
+    for reason, status in (
+        (left == 0, FINISHED),
+        (~(size > 0), NON_FINITE),
+        (state.n_accepted + state.n_rejected >= max_steps, TOO_MANY_STEPS),
+        (t1 == t, STEP_UNDERFLOW),
+    ):
+        stopped = running & reason
+        _stop(state, stopped, status)
+        running = running & ~stopped
+
+
+def _stop(state: RowState, rows: Tensor, status: int) -> None:
+    state.status.masked_fill_(rows, status)
+    state.dt.masked_fill_(rows, 0.0)
+    _set(state.t1, rows, state.t)
+
+
+def _set(array: Tensor, rows: Tensor, values: Tensor) -> None:
+    array.copy_(torch.where(rows, values, array))

@@ -72,18 +72,25 @@ void the_controller_follows_the_error() {
 }
 
 void rows_stop_for_good() {
-  double t[] = {0, 1, 0}, dt[] = {2, 1e-17, 1}, err[] = {0.5, 3, NOT}, t_end[] = {1, 2, 3};
-  unsigned char accept[3];
-  std::int32_t status[] = {0, 0, 0};
-  std::int64_t accepted[] = {0, 0, 0}, rejected[] = {0, 0, 0};
-  const RowState state{t, dt, err, t_end, accept, status, accepted, rejected};
-  const Limits limits{5, 0.9, 0.2, 10, 0, INF};
-  for (int round = 0; round < 2; ++round) {
-    for (int r = 0; r < 3; ++r) control_row(r, state, limits);
+  constexpr int R = 4;
+  double t[] = {0, 1, 0, 0}, t1[R], dt[R] = {}, size[] = {2, 4e-16, 1, 0.1}, err[] = {0.5, 3, NOT, 0.5}, t_end[] = {1, 2, 3, 1};
+  double history[2 * R] = {1, 1, 1, 1, 1, 1, 1, 1};
+  unsigned char accept[R];
+  std::int32_t status[R] = {};
+  std::int64_t accepted[R] = {}, rejected[R] = {};
+  const RowState state{t, t1, dt, size, history, err, t_end, accept, status, accepted, rejected};
+  const RowLimits limits{{5, 0.9, 0.2, 10, 0, INF}, {0.2, 0, 0}, 1.0, 60};
+  for (int r = 0; r < R; ++r) propose_row(r, state, limits);
+  CHECK(t1[0] == 1 && dt[0] == 1);  // cut at the end
+  for (int round = 0; round < 100; ++round) {
+    for (int r = 0; r < R; ++r) control_row(r, state, limits);
+    size[3] = dt[3] = status[3] == 0 ? 1e-3 : dt[3];
+    t1[3] = t[3] + dt[3];
   }
-  CHECK(status[0] == 1 && status[1] == 2 && status[2] == 3);
-  CHECK(accepted[0] == 1 && rejected[1] == 1 && rejected[2] == 1);
-  CHECK(t[0] == 2 && t[1] == 1 && t[2] == 0);
+  CHECK(status[0] == 1 && status[1] == 2 && status[2] == 3 && status[3] == 4);
+  CHECK(accepted[0] == 1 && accepted[3] == 60 && accepted[2] == 0 && rejected[2] < 60);
+  CHECK(t[0] == 1 && t[1] == 1 && t[2] == 0);
+  CHECK(dt[0] == 0 && dt[1] == 0 && dt[2] == 0 && dt[3] == 0);
 }
 
 }  // namespace
