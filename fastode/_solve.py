@@ -114,7 +114,7 @@ def solve(
         )
     rule = Controller(
         order=tableau.order,
-        safety=_bounded("safety", safety, 0.0),
+        safety=_bounded("safety", safety, 0.0, 1.0),
         factor_min=_bounded("factor_min", factor_min, 0.0, 1.0),
         factor_max=_bounded("factor_max", factor_max, 1.0),
         dt_min=_bounded("min_step", min_step, 0.0),

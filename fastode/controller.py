@@ -35,11 +35,6 @@ class Controller:
     #: exponents of the last error and of the two before, times the order; used where rows have steps of their own
     filter: tuple[float, float, float] = (1.0, 0.0, 0.0)
 
-    @property
-    def floor(self) -> float:
-        """The least factor after an error below one: the integral controller never shrinks a good step."""
-        return 1.0 if self.filter == (1.0, 0.0, 0.0) else self.factor_min
-
     def control(self, err: float, dt: float) -> tuple[bool, float]:
         """Whether the step of size ``dt > 0`` with scaled error ``err`` is accepted, and the next step size.
 

@@ -54,6 +54,8 @@ class RowOutputs:
         #: times in the direction of each row; after the last comes one that is never reached
         end = torch.full_like(ts[:, :1], torch.inf)
         self.due = torch.cat([torch.where(ts.isnan(), torch.inf, ts * clock.sign[:, None]), end], dim=1)
+        self.pending = self.due[:, 0]
+        self.seen = clock.rows
         self.next = torch.zeros(len(ts), dtype=torch.int64, device=ts.device)
         nan = float("nan")
         self.ys = tuple([p.new_full((len(p), ts.shape[1], *p.shape[1:]), nan) for p in problem.y0])
@@ -65,34 +67,39 @@ class RowOutputs:
         for out, part in zip(self.ys, y, strict=True):
             out[self.at_start, 0] = part[self.at_start]
         self.next += starting
+        self._follow(self.clock.rows)
         return False
 
     def accepted(self, step: Step) -> bool:
         """Outputs that the step passed in the rows that accepted it."""
         clock, accept = self.clock, step.accept
         assert isinstance(accept, Tensor)
+        if clock.rows is not self.seen:
+            self._follow(clock.rows)
         end = clock.sign * step.t1
         rounds: list[tuple[Tensor, Tensor, Tensor]] = []
         while True:
-            at = self.next if clock.rows is None else self.next[clock.rows]
-            due = (self.due if clock.rows is None else self.due[clock.rows]).gather(1, at[:, None]).squeeze(1)
-            hit = accept & (due <= end)
-            if not bool(hit.any()):
+            here = (accept & (self.pending <= end)).nonzero().squeeze(1)
+            if not len(here):
                 break
-            due = clock.sign * due
-            x = torch.where(hit, (due - step.t) / step.dt, 0.0)
-            x = torch.where(due == step.t1, 1.0, x)
-            here = hit.nonzero().squeeze(1)
-            rows, index = here if clock.rows is None else clock.rows[here], at[here]
-            at_end = x[here] == 1.0
-            for out, value, y1 in zip(self.ys, step.kernels.interpolate(x), step.y1, strict=True):
-                shape = (-1, *[1] * (value.ndim - 1))
-                out[rows, index] = torch.where(at_end.view(shape), y1[here], value[here])
-            self.next[rows] += 1
-            rounds.append((here, index, x[here]))
+            rows = here if clock.rows is None else clock.rows[here]
+            index, due = self.next[rows], clock.sign[here] * self.pending[here]
+            at_end = due == step.t1[here]
+            x = torch.where(at_end, 1.0, (due - step.t[here]) / step.dt[here])
+            for out, values in zip(self.ys, _states(step, here, x, at_end), strict=True):
+                out[rows, index] = values
+            self.next[rows] = index + 1
+            self.pending[here] = self.due[rows, index + 1]
+            rounds.append((here, index, x))
         if self.keep:
             self._record(step, accept, rounds)
         return False
+
+    def _follow(self, rows: Tensor | None) -> None:
+        """The next time of each row in the batch."""
+        self.seen = rows
+        at, due = (self.next, self.due) if rows is None else (self.next[rows], self.due[rows])
+        self.pending = due.gather(1, at[:, None]).squeeze(1)
 
     def _record(self, step: Step, accept: Tensor, rounds: list[tuple[Tensor, Tensor, Tensor]]) -> None:
         took = accept.nonzero().squeeze(1)
@@ -107,3 +114,16 @@ class RowOutputs:
                 [(place[here], index, x) for here, index, x in rounds],
             )
         )
+
+
+def _states(step: Step, here: Tensor, x: Tensor, at_end: Tensor) -> Parts:
+    """States of the rows ``here`` at fractions ``x`` of their steps."""
+    ends = tuple([p[here] for p in step.y1])
+    if bool(at_end.all()):
+        return ends
+    fractions = torch.zeros_like(step.t)
+    fractions[here] = x
+    between = step.kernels.interpolate(fractions)
+    return tuple(
+        [torch.where(at_end.view(-1, *[1] * (e.ndim - 1)), e, b[here]) for e, b in zip(ends, between, strict=True)]
+    )

@@ -39,7 +39,11 @@ class PyStep {
     step_->tolerance_arrays(state(rtol, "rtol"), state(atol, "atol"));
   }
   void times(double t0, double dt, double t1, Address out) const {
-    step_->times(t0, dt, t1, pointer(out, step_->stages(), itemsize_, "out"));
+    step_->times(1, &t0, &dt, &t1, pointer(out, step_->stages(), itemsize_, "out"));
+  }
+  void times_rows(Address t0, Address dt, Address t1, Address out) const {
+    step_->times(step_->rows(), rows(t0, "t0"), rows(dt, "dt"), rows(t1, "t1"),
+                 pointer(out, step_->stages() * step_->rows(), itemsize_, "out"));
   }
   void begin(Address y) { step_->begin(state(y, "y")); }
 
@@ -178,6 +182,7 @@ void register_kernels(py::module_& m) {
       .def("tolerance", &PyStep::tolerance, arg("rtol"), arg("atol"))
       .def("tolerance_arrays", &PyStep::tolerance_arrays, arg("rtol"), arg("atol"))
       .def("times", &PyStep::times, arg("t0"), arg("dt"), arg("t1"), arg("out"))
+      .def("times_rows", &PyStep::times_rows, arg("t0"), arg("dt"), arg("t1"), arg("out"))
       .def("begin", &PyStep::begin, arg("y"))
       .def("slope", &PyStep::slope, arg("j"), arg("k"))
       .def("stage", &PyStep::stage, arg("i"), arg("dt"), arg("k"), arg("out"))

@@ -28,13 +28,13 @@ inline RowState row_state(std::int64_t rows, const std::vector<Address>& arrays)
           array<std::int64_t>(arrays[10], rows, "n_rejected")};
 }
 
-// `numbers`: safety, factor_min, factor_max, dt_min, dt_max, three exponents, floor.
+// `numbers`: order, safety, factor_min, factor_max, dt_min, dt_max, three exponents.
 inline RowLimits row_limits(const std::vector<double>& numbers, std::int64_t max_steps) {
   if (numbers.size() != 9) {
     throw py::value_error("`limits` has " + std::to_string(numbers.size()) + " entries; RowLimits has 9");
   }
   const std::vector<double>& n = numbers;
-  return {{1.0, n[0], n[1], n[2], n[3], n[4]}, {n[5], n[6], n[7]}, n[8], max_steps};
+  return {{n[0], n[1], n[2], n[3], n[4], n[5]}, {n[6], n[7], n[8]}, max_steps};
 }
 
 }  // namespace fastode

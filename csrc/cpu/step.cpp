@@ -86,9 +86,12 @@ class StepOf final : public Step {
     tolerance_ = {T(0), T(0), static_cast<const T*>(rtol), static_cast<const T*>(atol)};
   }
 
-  void times(double t0, double dt, double t1, void* out) const override {
+  void times(std::int64_t rows, const double* t0, const double* dt, const double* t1, void* out) const override {
+    T* target = static_cast<T*>(out);
     for (int i = 0; i < stages_; ++i) {
-      static_cast<T*>(out)[i] = stage_time(static_cast<T>(t0), static_cast<T>(dt), static_cast<T>(t1), c_[i]);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        *target++ = stage_time(static_cast<T>(t0[r]), static_cast<T>(dt[r]), static_cast<T>(t1[r]), c_[i]);
+      }
     }
   }
 

@@ -37,7 +37,8 @@ class Step {
 
   virtual void tolerance(double rtol, double atol) = 0;
   virtual void tolerance_arrays(const void* rtol, const void* atol) = 0;
-  virtual void times(double t0, double dt, double t1, void* out) const = 0;
+  // `rows` times for each stage, [stages, rows] in the step's type.
+  virtual void times(std::int64_t rows, const double* t0, const double* dt, const double* t1, void* out) const = 0;
   virtual void begin(const void* y) = 0;
 
   // Registers slope j of a step whose stages were computed elsewhere.

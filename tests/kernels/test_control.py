@@ -49,7 +49,9 @@ def rows(size: float | list[float], err: list[float], t0: float = 0.0, t_end: fl
 @each_engine
 @pytest.mark.parametrize("name", ["default", "limits", "cautious"])
 @pytest.mark.parametrize("size", [0.05, 0.3, 0.4])
-def test_rows_and_a_shared_step_decide_alike(engine: ModuleType, name: str, size: float) -> None:
+def test_rows_and_a_shared_step_decide_alike_but_for_steps_only_just_accepted(
+    engine: ModuleType, name: str, size: float
+) -> None:
     controller = CONTROLLERS[name]
     errors = [*ERRORS[:-1], *torch.rand(50, dtype=torch.float64).mul(3).tolist()]
     state = rows(size, errors, t0=1e6, t_end=0.0)
@@ -58,6 +60,11 @@ def test_rows_and_a_shared_step_decide_alike(engine: ModuleType, name: str, size
     assert engine.control(state, controller, 1000) == len(errors)
     for i, e in enumerate(errors):
         accept, following = controller.control(e, size)
+        if 0 < e < 1:  # the shared step's factor is at least 1 then
+            factor = max(
+                controller.factor_min, min(controller.factor_max, controller.safety * e ** (-1 / controller.order))
+            )
+            following = controller.clamp(size * factor)
         assert bool(state.accept[i]) == accept
         assert float(state.t[i]) == (1e6 - size if accept else 1e6)
         assert float(state.size[i]) == pytest.approx(following, rel=1e-14)
@@ -172,6 +179,18 @@ def test_a_first_step_that_is_no_size_stops_the_row(engine: ModuleType, size: fl
     state = rows([size, 0.1], [0.5, 0.5])
     engine.start(state, CONTROLLERS["default"], 3)
     assert state.status.tolist() == [NON_FINITE, RUNNING]
+
+
+@each_engine
+@each_controller
+def test_a_rejected_step_is_followed_by_a_smaller_one(engine: ModuleType, controller: Controller) -> None:
+    controller = replace(controller, dt_min=0.0)
+    state = rows(0.3, [1.0000001, 1.5, 1e9])
+    state.history.copy_(torch.tensor([[1e6, 1e-10], [1e-10, 1e6], [1e6, 1e6]], dtype=torch.float64))
+    engine.start(state, controller, 100)
+    before = state.dt.clone()
+    engine.control(state, controller, 100)
+    assert (state.dt < 0.95 * before).all()
 
 
 @each_engine

@@ -4,7 +4,7 @@ import pytest
 
 cuda = pytest.importorskip("fastode._native_cuda", reason="the CUDA module is not built")
 no_driver = pytest.mark.skipif(cuda.device_count() > 0, reason="this machine has a GPU")
-LIMITS = [0.9, 0.2, 10.0, 0.0, 1e9, 0.2, 0.0, 0.0, 1.0]
+LIMITS = [5.0, 0.9, 0.2, 10.0, 0.0, 1e9, 0.2, 0.0, 0.0]
 
 
 @no_driver

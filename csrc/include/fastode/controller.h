@@ -36,13 +36,14 @@ FASTODE_HD Decision control(double err, double dt, const Limits& limits) {
 
 // How a row's step follows its error: a digital filter over the errors of the last accepted steps, then bounds.
 //
-//   size_next = size * min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, floor))
+//   size_next = size * min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, factor_min))
 //
-// Soderlind, "Digital filters in adaptive time-stepping", ACM TOMS 29, 2003; (1, 0, 0) / order is the integral controller.
+// Soderlind, "Digital filters in adaptive time-stepping", ACM TOMS 29, 2003; (1, 0, 0) / order is the integral controller,
+// which also follows a rejection: a filter could propose the same step again. Unlike torchdiffeq's rule for one shared step,
+// a step that was only just accepted may shrink the next one; that saves rejections.
 struct RowLimits {
   Limits limits;
   double filter[3];  // exponents, already divided by the order
-  double floor;      // least factor after an error below one
   std::int64_t max_steps;
 };
 
@@ -103,10 +104,10 @@ FASTODE_HD void control_row(std::int64_t r, const RowState& state, const RowLimi
   if (err == 0.0) {
     factor = limits.factor_max;
   } else if (absolute(err) <= MAX_DOUBLE) {
-    double wanted = limits.safety / ::pow(err, rule.filter[0]);
-    if (rule.filter[1] != 0.0) wanted /= ::pow(state.history[2 * r], rule.filter[1]);
-    if (rule.filter[2] != 0.0) wanted /= ::pow(state.history[2 * r + 1], rule.filter[2]);
-    factor = nan_min(limits.factor_max, nan_max(wanted, err < 1.0 ? rule.floor : limits.factor_min));
+    double wanted = limits.safety / ::pow(err, accept ? rule.filter[0] : 1.0 / limits.order);
+    if (accept && rule.filter[1] != 0.0) wanted /= ::pow(state.history[2 * r], rule.filter[1]);
+    if (accept && rule.filter[2] != 0.0) wanted /= ::pow(state.history[2 * r + 1], rule.filter[2]);
+    factor = nan_min(limits.factor_max, nan_max(wanted, limits.factor_min));
   }
   state.size[r] = tried * factor;
   if (accept) {

@@ -15,7 +15,7 @@ def limits_of(controller: Controller) -> list[float]:
     """The numbers of C++'s RowLimits."""
     c = controller
     exponents = [f / c.order for f in c.filter]
-    return [c.safety, c.factor_min, c.factor_max, c.dt_min, c.dt_max, *exponents, c.floor]
+    return [float(c.order), c.safety, c.factor_min, c.factor_max, c.dt_min, c.dt_max, *exponents]
 
 
 def start(state: RowState, controller: Controller, max_steps: int) -> None:

@@ -9,19 +9,21 @@ import torch
 from torch import Tensor
 
 from ...tree import Parts
-from ..torch_step import TorchStep, stage_times
+from ..torch_step import TorchStep
 from .step import NativeStep
 
 
 class NativeRowsStep(NativeStep):
-    """:class:`NativeStep` where ``t``, ``dt``, ``t1`` and the error norm are float64 tensors [R].
+    """:class:`NativeStep` where ``t``, ``dt``, ``t1`` and the error norm are contiguous float64 tensors [R].
 
     The norm is the root mean square of a row, the largest over the parts.
     """
 
     def begin(self, t: Any, dt: Any, t1: Any, y: Parts) -> Sequence[Tensor]:
-        self.begin_at(y, dt.contiguous())
-        return stage_times(self.tableau.nodes, t, dt, t1, y[0].dtype).unbind(0)
+        self.begin_at(y, dt)
+        times = torch.empty(self.tableau.stages, len(t), dtype=y[0].dtype)
+        self.steps[0].times_rows(t.data_ptr(), dt.data_ptr(), t1.data_ptr(), times.data_ptr())
+        return times.unbind(0)
 
     def stage(self, i: int, k: Parts) -> Parts:
         self.k.append(k)

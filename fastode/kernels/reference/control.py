@@ -1,9 +1,10 @@
 """control:  accept[r] = err[r] <= 1,   t[r] = t1[r] if accepted,   size[r] = |dt[r]| * factor,   dt[r] cut at t_end[r]
 
-    factor = min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, floor))
+    factor = min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, factor_min))
 
-``err1`` and ``err2`` are the errors of the accepted steps before. ``floor`` is ``factor_min``, but 1 after an error
-below one where the filter is the integral controller, whose rule is that of :class:`fastode.controller.Controller`.
+``err1`` and ``err2`` are the errors of the accepted steps before. A rejection is followed by the integral controller,
+``safety * err^(-1/order)``: a filter could propose the same step again. Unlike :class:`fastode.controller.Controller`,
+which is torchdiffeq's, a step that was only just accepted may shrink the next one; that saves rejections.
 Reference: Soderlind, "Digital filters in adaptive time-stepping", ACM TOMS 29, 2003.
 """
 
@@ -41,10 +42,10 @@ def control(state: RowState, controller: Controller, max_steps: int) -> int:
     broken, shortest = err.isnan(), tried <= controller.dt_min
     accept = running & ((err <= 1) | (shortest & ~broken))
     f0, f1, f2 = (f / controller.order for f in controller.filter)
-    wanted = controller.safety / err**f0 / history[:, 0] ** f1 / history[:, 1] ** f2
-    floor = torch.full_like(err, controller.factor_min).masked_fill_(err < 1, controller.floor)
+    filtered = controller.safety / err**f0 / history[:, 0] ** f1 / history[:, 1] ** f2
+    wanted = torch.where(accept, filtered, controller.safety / err ** (1 / controller.order))
     factor = torch.where(
-        err.isfinite(), torch.maximum(wanted, floor).clamp(max=controller.factor_max), controller.factor_min
+        err.isfinite(), wanted.clamp(controller.factor_min, controller.factor_max), controller.factor_min
     )
     factor = torch.where(err == 0, controller.factor_max, factor)
     _set(state.size, running, tried * factor)

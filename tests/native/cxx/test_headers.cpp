@@ -79,7 +79,7 @@ void rows_stop_for_good() {
   std::int32_t status[R] = {};
   std::int64_t accepted[R] = {}, rejected[R] = {};
   const RowState state{t, t1, dt, size, history, err, t_end, accept, status, accepted, rejected};
-  const RowLimits limits{{5, 0.9, 0.2, 10, 0, INF}, {0.2, 0, 0}, 1.0, 60};
+  const RowLimits limits{{5, 0.9, 0.2, 10, 0, INF}, {0.2, 0, 0}, 60};
   for (int r = 0; r < R; ++r) propose_row(r, state, limits);
   CHECK(t1[0] == 1 && dt[0] == 1);  // cut at the end
   for (int round = 0; round < 100; ++round) {
