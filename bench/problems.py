@@ -67,9 +67,9 @@ class Counted(nn.Module):
         self.steps = 0
         self.phase = 0
 
-    def forward(self, t: Tensor, y: Any) -> Any:
+    def forward(self, t: Tensor, y: Any, *args: Any) -> Any:
         self.evaluations[self.phase] += 1
-        return self.field(t, y)
+        return self.field(t, y, *args)
 
     def callback_step(self, t0: Tensor, y0: Any, dt: Tensor) -> None:
         """Called by both libraries at every attempted step."""
