@@ -51,7 +51,7 @@ class RowStats:
         n_func: evaluations of the field that the row needed: as many as when it is solved alone.
         n_accepted, n_rejected: its attempts.
         dt: float64; the step size that would come next.
-        n_calls: calls of the field for the whole batch (an int).
+        n_calls: calls of the field for the whole batch while steps were chosen (an int); a gradient takes them again.
     """
 
     n_func: Tensor

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..field import Field, is_per_row
+from ..kernels import Binding
 from ..kernels.torch_step import TorchStep
 from ..problem import Problem
 from ..row_outputs import RowOutputs, RowStep
 from ..rows import RowsClock
+from ..stats import new_stats
 from ..tableau import ButcherTableau
 from ..tree import Parts
 
@@ -50,9 +52,10 @@ def discrete(
     problem: Problem, tableau: ButcherTableau, run: Run, inputs: Sequence[Tensor]
 ) -> tuple[RowsClock, Parts, Parts]:
     """``(clock, ys, y)`` as one node of ``y0`` and ``inputs``: a state a step is kept, stages are computed again."""
+    inputs = list({id(x): x for x in inputs}.values())
     box: list[RowsClock] = []
     n = len(problem.y0)
-    flat = _Discrete.apply(problem, tableau, run, box, n, *problem.y0, *{id(x): x for x in inputs}.values())
+    flat = _Discrete.apply(problem, tableau, run, box, n, *problem.y0, *inputs)
     return box[0], flat[:n], flat[n:]
 
 
@@ -64,19 +67,28 @@ class _Discrete(torch.autograd.Function):
         clock, outputs = run(_detached(problem), "states")
         box.append(clock)
         ctx.problem, ctx.tableau, ctx.outputs, ctx.n = problem, tableau, outputs, n
+        #: for each extra argument its place among the inputs, or None
+        ctx.places = [next((i for i, x in enumerate(tensors[n:]) if x is a), None) for a in problem.field.args]
         ctx.save_for_backward(*tensors)
         return *outputs.ys, *clock.y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        n, outputs, problem = ctx.n, ctx.outputs, ctx.problem
+        n, outputs, places = ctx.n, ctx.outputs, ctx.places
+        problem = replace(ctx.problem, stats=new_stats(ctx.problem.stats.method, "backward"))
         inputs = ctx.saved_tensors[n:]
         g_ys, bar = grads[:n], [g.clone() for g in grads[n:]]
         totals = [torch.zeros_like(p) for p in inputs]
+        targets = [*range(len(inputs)), *[i for i in places if i is not None]]
         for step in reversed(outputs.steps):
             y = tuple([p.detach().requires_grad_() for p in step.y])
-            args = tuple([a.detach().requires_grad_() if _differentiable(a) else a for a in problem.field.args])
+            args = tuple(
+                [
+                    a if i is None else inputs[i].detach().requires_grad_()
+                    for a, i in zip(problem.field.args, places, strict=True)
+                ]
+            )
             with torch.enable_grad():
                 y1, inside = _take(problem, ctx.tableau, step, y, args)
             values = [*y1, *[v for parts in inside for v in parts]]
@@ -84,23 +96,19 @@ class _Discrete(torch.autograd.Function):
             for at, index, _ in step.outputs:
                 cotangents += [g[step.rows[at], index] for g in g_ys]
             pairs = [(v, c) for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
-            own = {id(a): b for a, b in zip(problem.field.args, args, strict=True)}
-            wanted = [own.get(id(p), p) for p in inputs]
+            copies = [a for a, i in zip(args, places, strict=True) if i is not None]
             found = torch.autograd.grad(
-                [v for v, _ in pairs], [*y, *wanted], [c for _, c in pairs], allow_unused=True, materialize_grads=True
+                [v for v, _ in pairs], [*y, *inputs, *copies], [c for _, c in pairs], allow_unused=True
             )
-            for b, g in zip(bar, found[:n], strict=True):
-                b[step.rows] = g
-            for total, g in zip(totals, found[n:], strict=True):
-                total += g
+            for b, p, g in zip(bar, y, found[:n], strict=True):
+                b[step.rows] = torch.zeros_like(p) if g is None else g
+            for i, g in zip(targets, found[n:], strict=True):
+                if g is not None:
+                    totals[i] += g
         at_start = outputs.at_start
         for b, g in zip(bar, g_ys, strict=True):
             b[at_start] += g[at_start, 0]
         return None, None, None, None, None, *bar, *totals
-
-
-def _differentiable(arg: Any) -> bool:
-    return isinstance(arg, Tensor) and arg.requires_grad
 
 
 def _detached(problem: Problem) -> Problem:
@@ -116,8 +124,8 @@ def _take(
     n = problem.field.shapes[0][0]
     own = tuple([a[rows] if is_per_row(a, n) else a for a in args])
     field = Field(problem.field.func, own, y, problem.spec, problem.stats)
-    binding = replace(problem.take_rows(rows, problem.y0).binding(tableau, len(rows)), like=y)
-    kernels = TorchStep(binding)
+    no_error = [0.0] * len(y)
+    kernels = TorchStep(Binding(tableau, y, no_error, no_error, rows=len(rows)))
     times = kernels.begin(step.t, step.dt, step.t1, y)
     k = field(problem.time(step.t), y)
     z = y

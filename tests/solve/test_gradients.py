@@ -97,6 +97,40 @@ def test_a_row_that_fails_has_a_finite_gradient_and_leaves_the_others_theirs(gra
     assert torch.equal(of_y0[[0, 2]], expected[[0, 2]])
 
 
+@each_gradient
+def test_arguments_that_are_results_themselves_and_one_tensor_in_two_places(gradient: str) -> None:
+    log_scale = torch.tensor([0.1, 0.2], dtype=double, requires_grad=True)
+    y0 = torch.ones(2, 1, dtype=double)
+    weight = torch.nn.Parameter(torch.tensor([[0.5]], dtype=double))
+
+    class Field(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = weight
+
+        def forward(self, t: Tensor, y: Tensor, scale: Tensor, again: Tensor) -> Tensor:
+            return -scale[:, None] * (self.weight + 2 * again[0]) * y
+
+    def loss(a: Tensor, w: Tensor) -> Tensor:
+        return torch.exp(-a.exp() * 3 * w.squeeze()).sum()
+
+    found = solve(Field(), y0, (0.0, 1.0), args=(log_scale.exp(), weight), gradient=gradient, rtol=1e-9, atol=1e-9)
+    a, b = torch.autograd.grad(found.y.sum(), (log_scale, weight))
+    expected = torch.autograd.grad(loss(log_scale, weight), (log_scale, weight))
+    torch.testing.assert_close(a, expected[0], rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(b, expected[1], rtol=1e-7, atol=1e-8)
+
+
+def test_the_backward_pass_has_its_own_account() -> None:
+    y0 = torch.ones(2, 1, dtype=double, requires_grad=True)
+    with fastode.stats() as log:
+        s = solve(lambda t, y: -y, y0, (0.0, 1.0))
+        assert log[0].n_func == s.stats.n_calls
+        s.y.sum().backward()
+    assert [entry.direction for entry in log] == ["forward", "backward"]
+    assert log[0].n_func == s.stats.n_calls and log[1].n_func > 0
+
+
 def test_closed_over_tensors_and_given_params() -> None:
     weight = torch.tensor(0.5, dtype=double, requires_grad=True)
     y0 = torch.ones(2, 1, dtype=double)
