@@ -1,6 +1,5 @@
 // One thread a row. Moves 93 bytes a row in and 73 out; at the row counts of a solve the launch itself is the cost.
-#include <cuda_runtime.h>
-
+#include "launch.h"
 #include "launchers.h"
 
 namespace fastode {
@@ -27,8 +26,7 @@ template <class Kernel>
 int launch(Kernel kernel, std::int64_t rows, const RowState* state, const RowLimits* limits, void* stream) {
   if (rows == 0) return cudaSuccess;
   const std::int64_t blocks = (rows + THREADS - 1) / THREADS;
-  kernel<<<static_cast<unsigned>(blocks < MAX_BLOCKS ? blocks : MAX_BLOCKS), THREADS, 0,
-           static_cast<cudaStream_t>(stream)>>>(rows, *state, *limits);
+  FASTODE_LAUNCH(kernel, blocks < MAX_BLOCKS ? blocks : MAX_BLOCKS, THREADS, stream, rows, *state, *limits);
   return cudaGetLastError();
 }
 

@@ -1,8 +1,7 @@
 // Dense output, one thread an element. Moves (m + 3) T bytes an element with m slopes of non-zero weight, so memory bounds it;
 // the weights are recomputed by every thread (about 30 float64 operations), which a load of this size hides.
-#include <cuda_runtime.h>
-
 #include "fastode/interp.h"
+#include "launch.h"
 #include "launchers.h"
 
 namespace fastode {
@@ -32,8 +31,7 @@ int launch(const DenseOutput<T>& args, void* stream) {
   const std::int64_t elements = args.rows * args.cols;
   if (elements == 0) return cudaSuccess;
   const std::int64_t blocks = (elements + THREADS - 1) / THREADS;
-  interpolate_rows<<<static_cast<unsigned>(blocks < MAX_BLOCKS ? blocks : MAX_BLOCKS), THREADS, 0,
-                     static_cast<cudaStream_t>(stream)>>>(args);
+  FASTODE_LAUNCH(interpolate_rows<T>, blocks < MAX_BLOCKS ? blocks : MAX_BLOCKS, THREADS, stream, args);
   return cudaGetLastError();
 }
 
