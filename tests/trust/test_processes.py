@@ -160,8 +160,9 @@ def test_a_child_forked_after_threads_were_used_solves_too() -> None:
 def test_an_interrupt_stops_a_long_solve(method: str) -> None:
     program = textwrap.dedent(
         f"""
-        import torch, fastode
+        import signal, torch, fastode
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
         calls = 0
 
         def field(t, y):
