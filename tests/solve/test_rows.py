@@ -220,3 +220,8 @@ def test_a_field_that_writes_into_one_buffer_and_a_state_that_is_not_contiguous(
     found = solve(lambda t, y: torch.cos(y, out=buffer), y0, (0.0, 1.0), compact=False)
     expected = solve(lambda t, y: torch.cos(y), y0.contiguous(), (0.0, 1.0))
     assert torch.equal(found.y, expected.y)
+
+
+def test_statuses_are_those_of_the_native_code() -> None:
+    native = pytest.importorskip("fastode._native", reason="the native module is not built")
+    assert native.status_messages() == {int(s): (s.name, s.message) for s in Status}
