@@ -153,7 +153,7 @@ def solve(
         clock = RowsClock(state, detached.y0, rule, chosen.control, stats, max_steps, compact)
         outputs = RowOutputs(detached, clock, ts, keep)
         with torch.no_grad():
-            integrate(detached, tableau, chosen, clock, outputs, first_step=None if first_step is None else math.nan)
+            integrate(detached, tableau, chosen, clock, outputs)
         calls = stats.n_func
         return clock, outputs
 

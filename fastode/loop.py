@@ -113,8 +113,8 @@ def integrate(
         tableau: an explicit method with an error estimate and a midpoint.
         engine: the kernels.
         clock: time, step size and controller; of all rows in lockstep, or of each row its own.
-        first_step: size of the first step; by default Hairer's heuristic (one evaluation). Rows with a step size each
-            have it in their clock; any number here says so.
+        first_step: size of the first step; by default Hairer's heuristic (one evaluation). Rows have theirs in
+            the clock.
         jump: called with ``(t, y)`` where the clock's ``jump_t`` is reached; returns the state to go on with.
 
     Raises:
@@ -125,7 +125,7 @@ def integrate(
     kernels = engine.bind(problem.binding(tableau, rows))
     k0 = field(problem.time(clock.t), y)
     if isinstance(clock, RowsClock):
-        if first_step is None:
+        if clock.undecided:
             k0 = choose_first_steps(problem, tableau, clock, k0)
         clock.begin()
     elif isinstance(clock, LockstepClock):

@@ -46,16 +46,18 @@ class RowOutputs:
         at_start: rows whose first time is their start.
     """
 
+    at_start: Tensor
+    #: the next time of each row in the batch, and for which rows that was looked up
+    pending: Tensor
+    seen: Tensor | None
+
     def __init__(self, problem: Problem, clock: RowsClock, ts: Tensor, keep: str) -> None:
         self.clock = clock
         self.keep = keep
         self.steps: list[RowStep] = []
-        self.at_start = torch.empty(0, dtype=torch.int64)
         #: times in the direction of each row; after the last comes one that is never reached
         end = torch.full_like(ts[:, :1], torch.inf)
         self.due = torch.cat([torch.where(ts.isnan(), torch.inf, ts * clock.sign[:, None]), end], dim=1)
-        self.pending = self.due[:, 0]
-        self.seen = clock.rows
         self.next = torch.zeros(len(ts), dtype=torch.int64, device=ts.device)
         nan = float("nan")
         self.ys = tuple([p.new_full((len(p), ts.shape[1], *p.shape[1:]), nan) for p in problem.y0])

@@ -32,11 +32,9 @@ def autograd(problem: Problem, tableau: ButcherTableau, run: Run) -> tuple[RowsC
     """``(clock, ys, y)`` on one tape of all accepted steps, which can be differentiated again."""
     clock, outputs = run(_detached(problem), "steps")
     y = problem.y0
-    found: list[Parts] = []
-    places: list[tuple[Tensor, Tensor]] = []
     at_start = outputs.at_start
-    found.append(tuple([p[at_start] for p in y]))
-    places.append((at_start, torch.zeros_like(at_start)))
+    found = [tuple([p[at_start] for p in y])]
+    places = [(at_start, torch.zeros_like(at_start))]
     for step in outputs.steps:
         y1, inside = _take(problem, tableau, step, tuple([p[step.rows] for p in y]), problem.field.args)
         y = tuple([p.index_copy(0, step.rows, q) for p, q in zip(y, y1, strict=True)])

@@ -9,11 +9,17 @@ nothing per step. What one owner looks like is measured at import; without torch
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from sys import getrefcount
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def _storage_owners(x: Tensor) -> int:
@@ -86,6 +92,32 @@ _FREE_REFERENCES = _reference_counts_when_free()
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
+def scratch(n: int, dtype: torch.dtype) -> tuple[NDArray[np.floating], Tensor]:
+    """The same memory [n] as an array and as a CPU tensor that outlives a solve: no mode that is on now (inference, a
+    default device) marks it."""
+    array = np.empty(n, _NUMPY[dtype])
+    with torch.inference_mode(False):
+        return array, torch.from_numpy(array)
+
+
+class _Known(threading.local):
+    def __init__(self) -> None:
+        self.values: dict[Any, Any] = {}
+
+
+def per_thread(make: Callable[P, T]) -> Callable[P, T]:
+    """``make``, called once for each thread and arguments."""
+    known = _Known()
+
+    def get(*args: P.args, **kwargs: P.kwargs) -> T:
+        found: T | None = known.values.get(args)
+        if found is None:
+            found = known.values[args] = make(*args, **kwargs)
+        return found
+
+    return get
+
+
 class TimeBuffer:
     """The times of a step's stages: one small buffer and its 0-dim views, used again while nobody keeps one."""
 
@@ -100,9 +132,8 @@ class TimeBuffer:
         """The buffer [S] and its S views."""
         base = self._base
         if base is None or not self._is_free():
-            # these outlive the solve, so no mode that is on now (inference, a default device) may mark them
+            base = self._base = scratch(self._stages, self._dtype)[1]
             with torch.inference_mode(False), torch.no_grad():
-                base = self._base = torch.from_numpy(np.empty(self._stages, _NUMPY[self._dtype]))
                 self._views = base.unbind(0)
             self._alone = None if _ALONE is None else self._state()
         return base, self._views
@@ -119,18 +150,5 @@ class TimeBuffer:
         return self._alone is not None and self._state() == self._alone
 
 
-class _Clocks(threading.local):
-    def __init__(self) -> None:
-        self.known: dict[tuple[int, torch.dtype], TimeBuffer] = {}
-
-
-_clocks = _Clocks()
-
-
-def time_buffer(stages: int, dtype: torch.dtype) -> TimeBuffer:
-    """This thread's buffer, shared by all its solves: a solve inside a field finds it taken and makes a new one."""
-    known = _clocks.known
-    found = known.get((stages, dtype))
-    if found is None:
-        found = known[stages, dtype] = TimeBuffer(stages, dtype)
-    return found
+#: this thread's buffer, shared by all its solves: a solve inside a field finds it taken and makes a new one
+time_buffer = per_thread(TimeBuffer)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from functools import cache
 
-import numpy as np
 import torch
+
+from ..recycle import per_thread, scratch
 
 
 @cache
@@ -45,9 +45,7 @@ class TorchRoot:
     """The square root that torch takes, which is not the correctly rounded one: it calls a vector library."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self._value = np.empty(1, {torch.float32: np.float32, torch.float64: np.float64}[dtype])
-        with torch.inference_mode(False):
-            self._x = torch.from_numpy(self._value)
+        self._value, self._x = scratch(1, dtype)
 
     def __call__(self, x: float) -> float:
         self._value[0] = x
@@ -55,17 +53,5 @@ class TorchRoot:
         return float(self._value[0])
 
 
-class _Roots(threading.local):
-    def __init__(self) -> None:
-        self.known: dict[torch.dtype, TorchRoot] = {}
-
-
-_roots = _Roots()
-
-
-def torch_root(dtype: torch.dtype) -> TorchRoot:
-    """The root of this thread."""
-    found = _roots.known.get(dtype)
-    if found is None:
-        found = _roots.known[dtype] = TorchRoot(dtype)
-    return found
+#: the root of this thread
+torch_root = per_thread(TorchRoot)
