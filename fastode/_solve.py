@@ -249,8 +249,12 @@ def _per_row(name: str, value: Any, rows: int, device: torch.device) -> Tensor:
 def _times(t_span: Any, t_eval: Any, rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Starts and ends [B], and times of evaluation [B, T] padded with NaN."""
     ts = None if t_eval is None else _evaluation_times(t_eval, rows, device)
+    if ts is not None and not ts.shape[1]:
+        raise InvalidArgument(
+            "t_eval must hold at least one time, but is empty; leave it out for both ends of `t_span`"
+        )
     if t_span is None:
-        if ts is None or ts.shape[1] == 0:
+        if ts is None:
             raise InvalidArgument("one of `t_span` and `t_eval` must be given")
         count = (~ts.isnan()).sum(dim=1)
         if bool((count == 0).any()):

@@ -56,7 +56,7 @@ class RowOutputs:
         self.keep = keep
         self.steps: list[RowStep] = []
         #: times in the direction of each row; after the last comes one that is never reached
-        end = torch.full_like(ts[:, :1], torch.inf)
+        end = ts.new_full((len(ts), 1), torch.inf)
         self.due = torch.cat([torch.where(ts.isnan(), torch.inf, ts * clock.sign[:, None]), end], dim=1)
         self.next = torch.zeros(len(ts), dtype=torch.int64, device=ts.device)
         nan = float("nan")

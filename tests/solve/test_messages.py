@@ -50,6 +50,8 @@ LATE = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64)
             "t_eval must lie within t_span, but row 0 goes from 0 to 1 and has t=1.5",
         ),
         ({"t_eval": torch.ones(2, 2)}, r"t_eval must be a tensor \[T\] or \[3, T\]"),
+        ({"t_eval": torch.empty(0)}, "t_eval must hold at least one time, but is empty"),
+        ({"t_eval": [torch.empty(0)] * 3}, "t_eval must hold at least one time, but is empty"),
         ({"t_eval": 0.5}, "t_eval must be a tensor"),
         ({"t_eval": torch.tensor([0.0, math.inf])}, "t_eval must be finite"),
     ],
