@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .loop import integrate
 from .methods import lookup
 from .problem import Problem, check_state, check_tolerance
 from .row_outputs import RowOutputs
+from .row_times import per_row, spans_and_times, stops
 from .rows import RowsClock
 from .run import refuse_without_data
 from .solution import RowStats, Solution
@@ -55,6 +57,8 @@ def solve(
     min_step: float = 0.0,
     max_step: float = math.inf,
     max_steps: int = 2**31 - 1,
+    step_t: Tensor | Sequence[Tensor] | None = None,
+    jump_t: Tensor | Sequence[Tensor] | None = None,
     safety: float = 0.9,
     factor_min: float = 0.2,
     factor_max: float = 10.0,
@@ -77,12 +81,15 @@ def solve(
         t_eval: [T], [B, T], or a sequence of B one-dimensional tensors; times in the direction of each row, within its
             span. By default both ends of the span.
         args: tensors whose first axis is B long are taken to have one entry a row and shrink with the batch.
-        method: an adaptive explicit method.
+        method: an explicit method. Those without an error estimate (``"euler"``, ``"midpoint"``, ``"heun2"``,
+            ``"heun3"``, ``"rk4"``) take steps of ``first_step``, cut at times of evaluation.
         rtol, atol: numbers, or tensors that broadcast with ``y0``: [B, 1] for one tolerance a row.
         controller: ``"I"``, ``"PI"``, ``"PID"``, or three exponents (times the order) of the last errors.
         first_step: positive number or tensor [B]; by default Hairer's heuristic for each row.
         min_step, max_step, safety, factor_min, factor_max: limits of step sizes and of their ratios.
         max_steps: limit on the attempts of a row.
+        step_t, jump_t: [K], [B, K] or a sequence of B tensors; times on which a step must end, and at which ``func``
+            jumps besides: the next step starts with its value just after.
         compact: False keeps rows that have finished in the batch, for a ``func`` that closes over tensors of B rows.
         gradient: ``"discrete"``, one autograd node that keeps a state a step; or ``"autograd"``, a tape, for second
             derivatives and for tensors that ``func`` closes over. Both take every accepted step again; times and step
@@ -105,8 +112,10 @@ def solve(
     parts, spec = check_state(y0)
     rows = _count_rows(parts)
     tableau = lookup(method)
-    if not isinstance(tableau, ButcherTableau) or not tableau.adaptive:
-        raise InvalidArgument(f"method={method!r} has no error estimate; `solve` takes adaptive explicit methods")
+    if not isinstance(tableau, ButcherTableau):
+        raise InvalidArgument(f"method={method!r} is not an explicit Runge-Kutta method, which `solve` takes")
+    if not tableau.adaptive and first_step is None:
+        raise InvalidArgument(f"method={method!r} has no error estimate: give its step size as `first_step`")
     if gradient not in GRADIENTS:
         raise InvalidArgument(
             f"gradient={gradient!r} is not known.{did_you_mean(str(gradient), list(GRADIENTS))} "
@@ -125,10 +134,16 @@ def solve(
         raise InvalidArgument(f"min_step={rule.dt_min:g} is above max_step={rule.dt_max:g}")
     if max_steps < 1:
         raise InvalidArgument(f"max_steps must be at least 1, but is {max_steps}")
-    t0, t_end, ts = _times(t_span, t_eval, rows, parts[0].device)
-    size = torch.full_like(t0, math.nan) if first_step is None else _per_row("first_step", first_step, rows, t0.device)
+    t0, t_end, ts = spans_and_times(t_span, t_eval, rows, parts[0].device)
+    if any(t.requires_grad for t in (t0, t_end, ts)):
+        raise InvalidArgument("t_span and t_eval cannot require gradient: use .detach()")
+    size = torch.full_like(t0, math.nan) if first_step is None else per_row("first_step", first_step, rows, t0.device)
     if first_step is not None and not bool((size > 0).all()):
         raise InvalidArgument(f"first_step must be positive, but its smallest element is {float(size.min()):g}")
+    if not tableau.adaptive:
+        # a step is as long as it was unless it was cut, and zero, which stops the row, where the state is not finite
+        rule = replace(rule, factor_min=0.0, factor_max=1.0)
+    stop_t, jumps = stops(step_t, jump_t, t0, t_end, None if tableau.adaptive else ts)
     stats = new_stats(method)
     problem = Problem(
         field=Field(func, args, parts, spec, stats),
@@ -149,8 +164,8 @@ def solve(
 
     def run(detached: Problem, keep: str) -> tuple[RowsClock, RowOutputs]:
         nonlocal calls
-        state = RowState.begin(t0, t_end, size)
-        clock = RowsClock(state, detached.y0, rule, chosen.control, stats, max_steps, compact)
+        state = RowState.begin(t0, t_end, size, stop_t)
+        clock = RowsClock(state, detached.y0, rule, chosen.control, stats, max_steps, jumps, compact)
         outputs = RowOutputs(detached, clock, ts, keep)
         with torch.no_grad():
             integrate(detached, tableau, chosen, clock, outputs)
@@ -172,7 +187,7 @@ def solve(
         clock, ys, y = gradients.discrete(problem, tableau, run, inputs)
     state = clock.all
     steps = state.n_accepted + state.n_rejected
-    at_accept = 0 if tableau.last_stage_is_solution else 1
+    extra = clock.n_jumps if tableau.last_stage_is_solution else state.n_accepted
     start = 1 if first_step is not None else 2
     return Solution(
         ts=ts,
@@ -181,7 +196,7 @@ def solve(
         y=problem.restore_state(y),
         status=state.status,
         stats=RowStats(
-            n_func=start + steps * (tableau.stages - 1) + at_accept * state.n_accepted,
+            n_func=start + steps * (tableau.stages - 1) + extra,
             n_accepted=state.n_accepted,
             n_rejected=state.n_rejected,
             dt=state.size,
@@ -222,84 +237,3 @@ def _filter(controller: Any) -> tuple[float, float, float]:
     except (TypeError, ValueError):
         raise InvalidArgument(f"controller must be a name or three numbers, but is {controller!r}") from None
     return a, b, c
-
-
-def _per_row(name: str, value: Any, rows: int, device: torch.device) -> Tensor:
-    """A number or [B] as float64 [B].
-
-    Raises:
-        InvalidArgument: another shape, NaN or infinite, or it requires grad.
-    """
-    if isinstance(value, Tensor) and value.requires_grad:
-        raise InvalidArgument(f"{name} cannot require gradient: use {name}.detach()")
-    try:
-        given = torch.as_tensor(value, dtype=torch.float64, device=device)
-    except (TypeError, ValueError, RuntimeError):
-        raise InvalidArgument(f"{name} must be a number or a tensor [{rows}], but is {value!r}") from None
-    if given.shape not in ((), (1,), (rows,)):
-        raise InvalidArgument(
-            f"{name} must be a number or have one entry for each of the {rows} samples, but has shape "
-            f"{tuple(given.shape)}"
-        )
-    if not bool(given.isfinite().all()):
-        raise InvalidArgument(f"{name} must be finite")
-    return given.expand(rows).contiguous()
-
-
-def _times(t_span: Any, t_eval: Any, rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Starts and ends [B], and times of evaluation [B, T] padded with NaN."""
-    ts = None if t_eval is None else _evaluation_times(t_eval, rows, device)
-    if ts is not None and not ts.shape[1]:
-        raise InvalidArgument(
-            "t_eval must hold at least one time, but is empty; leave it out for both ends of `t_span`"
-        )
-    if t_span is None:
-        if ts is None:
-            raise InvalidArgument("one of `t_span` and `t_eval` must be given")
-        count = (~ts.isnan()).sum(dim=1)
-        if bool((count == 0).any()):
-            raise InvalidArgument("t_eval has no times for some samples; give their `t_span`")
-        t0, t_end = ts[:, 0].contiguous(), ts.gather(1, count[:, None] - 1).squeeze(1)
-    else:
-        if not isinstance(t_span, Sequence | Tensor) or len(t_span) != 2:
-            raise InvalidArgument(f"t_span must be a pair (start, end), but is {t_span!r}")
-        t0, t_end = (_per_row(f"t_span[{i}]", t_span[i], rows, device) for i in (0, 1))
-    if ts is None:
-        return t0, t_end, torch.stack([t0, t_end], dim=1)
-    sign = torch.sign(t_end - t0)[:, None]
-    later = sign * ts.diff(dim=1)
-    if bool((later <= 0).any()):
-        row = int((later <= 0).any(dim=1).nonzero()[0])
-        raise InvalidArgument(f"t_eval must go strictly from start to end in every row, but does not in row {row}")
-    outside = (sign * ts < sign * t0[:, None]) | (sign * ts > sign * t_end[:, None])
-    if bool(outside.any()):
-        row = int(outside.any(dim=1).nonzero()[0])
-        raise InvalidArgument(
-            f"t_eval must lie within t_span, but row {row} goes from {float(t0[row]):g} to {float(t_end[row]):g} and "
-            f"has t={float(ts[row][outside[row]][0]):g}"
-        )
-    return t0, t_end, ts
-
-
-def _evaluation_times(t_eval: Any, rows: int, device: torch.device) -> Tensor:
-    if isinstance(t_eval, Tensor) and t_eval.ndim in (1, 2):
-        if t_eval.requires_grad:
-            raise InvalidArgument("t_eval cannot require gradient: use t_eval.detach()")
-        ts = t_eval.to(device=device, dtype=torch.float64)
-        if not bool(ts.isfinite().all()):
-            raise InvalidArgument("t_eval must be finite")
-        if ts.ndim == 1:
-            return ts.expand(rows, -1).contiguous()
-        if len(ts) == rows:
-            return ts.contiguous()
-    elif isinstance(t_eval, Sequence) and len(t_eval) == rows and all(isinstance(t, Tensor) for t in t_eval):
-        each = [_evaluation_times(t, 1, device)[0] for t in t_eval]
-        longest = max((len(t) for t in each), default=0)
-        ts = torch.full((rows, longest), math.nan, dtype=torch.float64, device=device)
-        for i, t in enumerate(each):
-            ts[i, : len(t)] = t
-        return ts
-    shape = f"shape {tuple(t_eval.shape)}" if isinstance(t_eval, Tensor) else f"type {type(t_eval).__name__}"
-    raise InvalidArgument(
-        f"t_eval must be a tensor [T] or [{rows}, T], or a list of {rows} one-dimensional tensors, but has {shape}"
-    )

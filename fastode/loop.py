@@ -105,7 +105,7 @@ def integrate(
     observer: Observer,
     *,
     first_step: float | None = None,
-    jump: Callable[[float, Parts], Parts] | None = None,
+    jump: Callable[[Any, Parts], Parts] | None = None,
 ) -> None:
     """Integrate ``problem`` until ``observer`` has what it wants.
 
@@ -115,7 +115,8 @@ def integrate(
         clock: time, step size and controller; of all rows in lockstep, or of each row its own.
         first_step: size of the first step; by default Hairer's heuristic (one evaluation). Rows have theirs in
             the clock.
-        jump: called with ``(t, y)`` where the clock's ``jump_t`` is reached; returns the state to go on with.
+        jump: called with ``(t, y)`` where the clock's ``jump_t`` is reached; returns the state to go on with. With rows
+            the first argument is the positions of those at a jump.
 
     Raises:
         NonFiniteState, StepSizeUnderflow, TooManySteps: the solve cannot go on.
@@ -164,8 +165,12 @@ def integrate(
             done = observer.accepted(Step(t, dt, t1, y, y1, kernels, k0, accept))
             y, k0 = clock.select(accept, y1, y), clock.select(accept, k, k0)
             if isinstance(clock, RowsClock):
+                if clock.on_jump is not None and jump is not None:
+                    y = jump(clock.on_jump, y)
                 if not tableau.last_stage_is_solution:
-                    k0 = field(problem.time(clock.t), y)
+                    k0 = field(clock.start_times(clock.rows, clock.t, problem.real_dtype), y)
+                elif clock.on_jump is not None:
+                    k0 = _slopes_after_jumps(problem, clock, clock.on_jump, y, k0)
             elif isinstance(clock, LockstepClock) and clock.on_jump and not done:
                 if jump is not None:
                     y = jump(t1, y)
@@ -180,6 +185,17 @@ def integrate(
         problem.stats.t, problem.stats.dt = clock.t, clock.dt
     elif isinstance(clock, RowsClock):
         clock.end(y)
+
+
+def _slopes_after_jumps(problem: Problem, clock: RowsClock, at: Tensor, y: Parts, k0: Parts) -> Parts:
+    """First slopes of the next step: new ones in the rows ``at`` a jump."""
+    times = clock.start_times(clock.rows, clock.t, problem.real_dtype)
+    if clock.may_compact:
+        part = problem.take_rows(at, y)
+        fresh = part.field(times[at], part.y0)
+    else:
+        fresh = tuple([f[at] for f in problem.field(times, y)])
+    return tuple([k.index_copy(0, at, f) for k, f in zip(k0, fresh, strict=True)])
 
 
 def _to_tape(kernels: Kernels, problem: Problem) -> TorchStep:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .loop import Step
+from .loop import Kernels, Step
 from .problem import Problem
 from .rows import RowsClock
 from .tree import Parts
@@ -20,6 +20,7 @@ class RowStep:
     Attributes:
         rows: [n] which rows of the batch.
         t, dt, t1: [n] float64; start, signed size and end.
+        start: [n] of the state's real dtype; time of the first slope, just after a jump where there is one.
         y: states at the start, or nothing if they are not kept.
         outputs: for each round of outputs inside the step: positions among ``rows``, indices of the times, and
             fractions of the step (1 at its end).
@@ -29,6 +30,7 @@ class RowStep:
     t: Tensor
     dt: Tensor
     t1: Tensor
+    start: Tensor
     y: Parts
     outputs: list[tuple[Tensor, Tensor, Tensor]]
 
@@ -53,6 +55,7 @@ class RowOutputs:
 
     def __init__(self, problem: Problem, clock: RowsClock, ts: Tensor, keep: str) -> None:
         self.clock = clock
+        self.dtype = problem.real_dtype
         self.keep = keep
         self.steps: list[RowStep] = []
         #: times in the direction of each row; after the last comes one that is never reached
@@ -86,9 +89,8 @@ class RowOutputs:
                 break
             rows = here if clock.rows is None else clock.rows[here]
             index, due = self.next[rows], clock.sign[here] * self.pending[here]
-            at_end = due == step.t1[here]
-            x = torch.where(at_end, 1.0, (due - step.t[here]) / step.dt[here])
-            for out, values in zip(self.ys, _states(step, here, x, at_end), strict=True):
+            x = torch.where(due == step.t1[here], 1.0, (due - step.t[here]) / step.dt[here])
+            for out, values in zip(self.ys, states_at(step.kernels, step.y1, here, x), strict=True):
                 out[rows, index] = values
             self.next[rows] = index + 1
             self.pending[here] = self.due[rows, index + 1]
@@ -105,27 +107,31 @@ class RowOutputs:
 
     def _record(self, step: Step, accept: Tensor, rounds: list[tuple[Tensor, Tensor, Tensor]]) -> None:
         took = accept.nonzero().squeeze(1)
+        rows = took if self.clock.rows is None else self.clock.rows[took]
         place = torch.cumsum(accept, 0) - 1
         self.steps.append(
             RowStep(
-                took if self.clock.rows is None else self.clock.rows[took],
+                rows,
                 step.t[took],
                 step.dt[took],
                 step.t1[took],
+                self.clock.start_times(rows, step.t[took], self.dtype),
                 tuple([p[took] for p in step.y]) if self.keep == "states" else (),
                 [(place[here], index, x) for here, index, x in rounds],
             )
         )
 
 
-def _states(step: Step, here: Tensor, x: Tensor, at_end: Tensor) -> Parts:
-    """States of the rows ``here`` at fractions ``x`` of their steps."""
-    ends = tuple([p[here] for p in step.y1])
+def states_at(kernels: Kernels, y1: Parts, at: Tensor, x: Tensor) -> Parts:
+    """States of the rows ``at`` at fractions ``x`` of the step just finished; ``y1`` itself where that is 1."""
+    ends = tuple([p[at] for p in y1])
+    at_end = x == 1.0
     if bool(at_end.all()):
         return ends
-    fractions = torch.zeros_like(step.t)
-    fractions[here] = x
-    between = step.kernels.interpolate(fractions)
+    fractions = x.new_zeros(len(y1[0])).index_copy(0, at, x)
     return tuple(
-        [torch.where(at_end.view(-1, *[1] * (e.ndim - 1)), e, b[here]) for e, b in zip(ends, between, strict=True)]
+        [
+            torch.where(at_end.view(-1, *[1] * (e.ndim - 1)), e, b[at])
+            for e, b in zip(ends, kernels.interpolate(fractions), strict=True)
+        ]
     )

@@ -36,6 +36,7 @@ class RowsClock:
         controller: shared coefficients and limits.
         control: the engine's controller, a module with ``start`` and ``control``.
         max_steps: limit on the attempts of a row.
+        jumps: [R, S] at which of the state's stops the field jumps, or None.
         compact: whether rows that have stopped leave the batch.
 
     Attributes:
@@ -52,16 +53,22 @@ class RowsClock:
         control: ModuleType,
         stats: SolveStats,
         max_steps: int,
+        jumps: Tensor | None = None,
         compact: bool = True,
     ) -> None:
         self.all = self.active = state
         self.rows: Tensor | None = None
         self.y = tuple([p.clone() for p in y0])
-        self.sign = torch.sign(state.t_end - state.t)
+        #: +1 or -1, of all rows and of those in the batch
+        self.signs = self.sign = torch.sign(state.t_end - state.t)
         self.controller = controller
         self.control = control
         self.stats = stats
         self.max_steps = max_steps
+        self.jumps = self._jumps = jumps
+        self.jump_t = None if jumps is None else torch.where(jumps, state.stops, torch.nan)
+        #: positions of the rows that have just come to a jump, or None
+        self.on_jump: Tensor | None = None
         self.may_compact = compact
         self.n_running = len(state)
 
@@ -97,9 +104,15 @@ class RowsClock:
 
     def judge(self, err: Tensor) -> Tensor:
         """Which rows accept the attempt, [R] bool; those move on in time."""
-        self.active.err.copy_(err)
-        self.n_running = self.control.control(self.active, self.controller, self.max_steps)
-        return self.active.accept
+        a, jumps = self.active, self._jumps
+        a.err.copy_(err)
+        before = None if jumps is None else a.next_stop.clone()
+        self.n_running = self.control.control(a, self.controller, self.max_steps)
+        if jumps is not None and before is not None:
+            passed = jumps.gather(1, before.clamp(max=jumps.shape[1] - 1)[:, None]).squeeze(1)
+            at = (passed & (a.next_stop > before)).nonzero().squeeze(1)
+            self.on_jump = at if len(at) else None
+        return a.accept
 
     def select(self, accept: Tensor, new: Parts, old: Parts) -> Parts:
         """``new`` in the rows that accepted, ``old`` in the others."""
@@ -116,7 +129,25 @@ class RowsClock:
         self.rows = stay if self.rows is None else self.rows[stay]
         self.active = self.active.take(stay)
         self.sign = self.sign[stay]
+        if self._jumps is not None:
+            self._jumps = self._jumps[stay]
         return stay
+
+    def start_times(self, rows: Tensor | None, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """Times of the first slopes of steps of ``rows`` (None: all) from ``t``: just after it where that is a jump."""
+        start = t.to(dtype)
+        if self.jump_t is None:
+            return start
+        jump_t, sign = (self.jump_t, self.signs) if rows is None else (self.jump_t[rows], self.signs[rows])
+        return torch.where((jump_t == t[:, None]).any(dim=1), torch.nextafter(start, start + sign.to(dtype)), start)
+
+    @property
+    def n_jumps(self) -> Tensor | int:
+        """How many jumps each row has passed; up to date when the solve has ended."""
+        if self.jumps is None:
+            return 0
+        places = torch.arange(self.jumps.shape[1], device=self.jumps.device)
+        return (self.jumps & (places < self.all.next_stop[:, None])).sum(dim=1)
 
     def end(self, y: Parts) -> None:
         """The solve is over; ``y`` are the states of the batch."""

@@ -9,12 +9,14 @@
 
 namespace fastode {
 
-// `arrays`: addresses in the order of RowState.
+// `arrays`: addresses in the order of RowState, and last how many stops a row has.
 inline RowState row_state(std::int64_t rows, const std::vector<Address>& arrays) {
   check_size(rows, "rows");
-  if (arrays.size() != 11) {
-    throw py::value_error("`arrays` has " + std::to_string(arrays.size()) + " entries; RowState has 11");
+  if (arrays.size() != 14) {
+    throw py::value_error("`arrays` has " + std::to_string(arrays.size()) + " entries; RowState has 14");
   }
+  const auto stops = static_cast<std::int64_t>(arrays[13]);
+  check_size(stops, "n_stops");
   return {array<double>(arrays[0], rows, "t"),
           array<double>(arrays[1], rows, "t1"),
           array<double>(arrays[2], rows, "dt"),
@@ -25,7 +27,10 @@ inline RowState row_state(std::int64_t rows, const std::vector<Address>& arrays)
           array<unsigned char>(arrays[7], rows, "accept"),
           array<std::int32_t>(arrays[8], rows, "status"),
           array<std::int64_t>(arrays[9], rows, "n_accepted"),
-          array<std::int64_t>(arrays[10], rows, "n_rejected")};
+          array<std::int64_t>(arrays[10], rows, "n_rejected"),
+          array<double>(arrays[11], rows * stops, "stops"),
+          array<std::int64_t>(arrays[12], rows, "next_stop"),
+          stops};
 }
 
 // `numbers`: order, safety, factor_min, factor_max, dt_min, dt_max, three exponents.

@@ -18,7 +18,7 @@ from ..field import Field, is_per_row
 from ..kernels import Binding
 from ..kernels.torch_step import TorchStep
 from ..problem import Problem
-from ..row_outputs import RowOutputs, RowStep
+from ..row_outputs import RowOutputs, RowStep, states_at
 from ..rows import RowsClock
 from ..stats import new_stats
 from ..tableau import ButcherTableau
@@ -125,24 +125,10 @@ def _take(
     no_error = [0.0] * len(y)
     kernels = TorchStep(Binding(tableau, y, no_error, no_error, rows=len(rows)))
     times = kernels.begin(step.t, step.dt, step.t1, y)
-    k = field(problem.time(step.t), y)
+    k = field(step.start, y)
     z = y
     for i in range(1, tableau.stages):
         z = kernels.stage(i, k)
         k = field(times[i], z)
     y1 = kernels.advance(k)
-    inside = []
-    for at, _, x in step.outputs:
-        fractions = torch.zeros_like(step.t)
-        fractions[at] = x
-        at_end = x == 1.0
-        between = kernels.interpolate(fractions)
-        inside.append(
-            tuple(
-                [
-                    torch.where(at_end.view(-1, *[1] * (b.ndim - 1)), e[at], b[at])
-                    for b, e in zip(between, y1, strict=True)
-                ]
-            )
-        )
-    return y1, inside
+    return y1, [states_at(kernels, y1, at, x) for at, _, x in step.outputs]

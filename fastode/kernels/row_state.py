@@ -24,13 +24,15 @@ class RowState:
     Attributes:
         t, t1: where the row is, and where the attempt under way ends; float64, in units of t.
         dt: the attempt's signed size; 0 in a row that has stopped.
-        size: what the controller proposes, positive, not cut at ``t_end``.
+        size: what the controller proposes, positive, not cut.
         history: [R, 2] errors of the two accepted steps before.
         err: the scaled error norm of the attempt.
         t_end: where the row ends.
         accept: bool; whether the last attempt was accepted.
         status: int32.
         n_accepted, n_rejected: int64.
+        stops: [R, K] where a step must end before ``t_end``, in the order in which they come; then ``t_end``.
+        next_stop: int64; how many of them are behind the row.
     """
 
     t: Tensor
@@ -44,9 +46,11 @@ class RowState:
     status: Tensor
     n_accepted: Tensor
     n_rejected: Tensor
+    stops: Tensor
+    next_stop: Tensor
 
     @classmethod
-    def begin(cls, t0: Tensor, t_end: Tensor, size: Tensor) -> RowState:
+    def begin(cls, t0: Tensor, t_end: Tensor, size: Tensor, stops: Tensor | None = None) -> RowState:
         """Rows that run from ``t0`` to ``t_end``, [R] float64, with a first step of ``size``."""
         count = torch.zeros_like(t0, dtype=torch.int64)
         return cls(
@@ -61,6 +65,8 @@ class RowState:
             status=torch.full_like(count, RUNNING, dtype=torch.int32),
             n_accepted=count,
             n_rejected=count.clone(),
+            stops=t0.new_empty(len(t0), 0) if stops is None else stops.contiguous(),
+            next_stop=count.clone(),
         )
 
     def take(self, rows: Tensor) -> RowState:
@@ -74,8 +80,8 @@ class RowState:
 
     @cached_property
     def addresses(self) -> list[int]:
-        """Of the arrays, which stay where they are."""
-        return [getattr(self, f.name).data_ptr() for f in fields(self)]
+        """Of the arrays, which stay where they are; and last K."""
+        return [*[getattr(self, f.name).data_ptr() for f in fields(self)], self.stops.shape[1]]
 
     def __len__(self) -> int:
         return len(self.t)

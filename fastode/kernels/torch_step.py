@@ -22,6 +22,11 @@ def stage_times(nodes: Sequence[float], t: Tensor, dt: Tensor, t1: Tensor, dtype
     return torch.where(c == 1, before_end, start + c * size)
 
 
+def nan_where_broken(y1: Parts) -> Tensor:
+    """The error of rows without an estimate, [R] float64: 0, or NaN where the new state is not finite."""
+    return torch.stack([(p.abs() * 0).flatten(1).sum(dim=1) for p in y1]).sum(dim=0).to(torch.float64)
+
+
 class TorchStep(Measured):
     """One step at a time: ``begin``, then ``stage`` and the field in turn, then ``finish``, then ``interpolate``."""
 
@@ -82,6 +87,8 @@ class TorchStep(Measured):
     @torch.no_grad()
     def error(self) -> float | Tensor:
         """The norm of the scaled error of the step just finished."""
+        if self.rows and not self.tableau.adaptive:
+            return nan_where_broken(self.y1)
         ratios = self.scaled_errors()
         if self.rows:
             return torch.stack([rms_rows(r) for r in ratios]).amax(dim=0).to(torch.float64)

@@ -209,3 +209,27 @@ def test_a_filter_weighs_the_errors_of_earlier_steps(engine: ModuleType) -> None
         e2, e1, e0 = errors[i : i + 3]
         expected = 0.9 * e0 ** (-0.58 / 4) * e1 ** (0.21 / 4) * e2 ** (-0.1 / 4)
         assert found == pytest.approx(expected, rel=1e-13)
+
+
+@each_engine
+def test_steps_end_on_stops_and_go_on_with_the_size_from_before_the_cut(engine: ModuleType) -> None:
+    controller = Controller(order=5, factor_max=2.0)
+    t0, t_end = torch.tensor([0.0, 0.0], dtype=torch.float64), torch.tensor([10.0, -10.0], dtype=torch.float64)
+    stops = torch.tensor([[1.0, 1.25], [-0.5, -10.0]], dtype=torch.float64)
+    state = RowState.begin(t0, t_end, torch.full((2,), 2.0, dtype=torch.float64), stops)
+    engine.start(state, controller, 100)
+    assert (state.t1.tolist(), state.dt.tolist()) == ([1.0, -0.5], [1.0, -0.5])
+    state.err.fill_(0.9**5)  # the factor is 1, or more where the step was cut
+    engine.control(state, controller, 100)
+    assert state.next_stop.tolist() == [1, 1]
+    assert state.t1.tolist() == [1.25, pytest.approx(-1.0)]
+    assert state.size.tolist() == [pytest.approx(1.0), pytest.approx(0.5)]
+    state.err.fill_(0.0)
+    engine.control(state, controller, 100)
+    # 0.25 was cut from 1, which is more than twice 0.25; the other row was not cut
+    assert state.size.tolist() == [pytest.approx(1.0), pytest.approx(1.0)]
+    assert state.next_stop.tolist() == [2, 1]
+    state.err.fill_(7.0)
+    size = state.size.clone()
+    engine.control(state, controller, 100)
+    assert (state.size < size).all() and state.next_stop.tolist() == [2, 1]

@@ -19,7 +19,6 @@ from fastode.kernels.row_state import RowState
 ROOT = Path(__file__).parents[2]
 SOURCES = [ROOT / "csrc/cuda" / name for name in ("control.cu", "interpolate.cu")]
 ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 7}
-ARRAYS = len(fields(RowState))
 
 pytestmark = pytest.mark.skipif(not SOURCES[0].exists(), reason="the CUDA sources are not here")
 
@@ -50,11 +49,14 @@ def random_rows(n: int) -> RowState:
     def uniform(low: float, high: float) -> torch.Tensor:
         return low + (high - low) * torch.rand(n, dtype=torch.float64, generator=generator)
 
-    state = RowState.begin(uniform(-1, 1), uniform(-1, 1), 10 ** uniform(-18, 1))
+    t0, t_end = uniform(-1, 1), uniform(-1, 1)
+    stops = t0[:, None] + (t_end - t0)[:, None] * torch.tensor([1e-9, 0.1, 0.5], dtype=torch.float64)
+    state = RowState.begin(t0, t_end, 10 ** uniform(-18, 1), stops)
     special = [0.0, 5e-324, 1.0, 1.0000000000000002, float("inf"), float("nan"), 1e300]
     state.err.copy_(10 ** uniform(-6, 3))
     state.err[: len(special)] = torch.tensor(special, dtype=torch.float64)[:n]
     state.t_end[::11] = state.t[::11]
+    state.next_stop[::2] = 3
     return state
 
 
@@ -65,7 +67,7 @@ def test_the_controller_has_the_bits_of_the_native_one_in_any_order(library: cty
     controller = Controller(order=5, filter=(0.58, -0.21, 0.1))
     ours, theirs = random_rows(n), random_rows(n)
     limits = Limits((ctypes.c_double * 9)(*native.limits_of(controller)), 4)
-    arrays = (ctypes.c_void_p * ARRAYS)(*theirs.addresses)
+    arrays = (ctypes.c_void_p * len(theirs.addresses))(*theirs.addresses)
     rows = ctypes.c_int64(n)
     native.start(ours, controller, 4)
     assert library.fastode_start_rows(rows, ctypes.byref(arrays), ctypes.byref(limits), None) == 0

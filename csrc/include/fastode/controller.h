@@ -36,7 +36,9 @@ FASTODE_HD Decision control(double err, double dt, const Limits& limits) {
 
 // How a row's step follows its error: a digital filter over the errors of the last accepted steps, then bounds.
 //
-//   size_next = size * min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, factor_min))
+//   size_next = |dt| * min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, factor_min))
+//
+// After an accepted step that was cut at a stop the bound is the size before the cut, if that is larger.
 //
 // Soderlind, "Digital filters in adaptive time-stepping", ACM TOMS 29, 2003; (1, 0, 0) / order is the integral controller,
 // which also follows a rejection: a filter could propose the same step again. Unlike torchdiffeq's rule for one shared step,
@@ -52,7 +54,7 @@ struct RowState {
   double* t;             // where the row is
   double* t1;            // where the attempt under way ends
   double* dt;            // its signed size; 0 in a row that has stopped
-  double* size;          // what the controller proposes, positive, not cut at t_end
+  double* size;          // what the controller proposes, positive, not cut
   double* history;       // errors of the two accepted steps before
   const double* err;     // scaled error norm of the attempt
   const double* t_end;
@@ -60,6 +62,9 @@ struct RowState {
   std::int32_t* status;
   std::int64_t* n_accepted;
   std::int64_t* n_rejected;
+  const double* stops;       // n_stops a row: where a step must end before t_end, in the order in which they come
+  std::int64_t* next_stop;   // how many of them are behind the row
+  std::int64_t n_stops;
 };
 
 // An error of zero says nothing about how the next one compares with it.
@@ -74,16 +79,22 @@ FASTODE_HD void stop_row(std::int64_t r, const RowState& state, Status status) {
   state.t1[r] = state.t[r];
 }
 
-// The next attempt of a running row, cut at t_end.
+// Where the step under way must end at the latest.
+FASTODE_HD double next_stop(std::int64_t r, const RowState& state) {
+  const std::int64_t next = state.next_stop[r];
+  return next < state.n_stops ? state.stops[r * state.n_stops + next] : state.t_end[r];
+}
+
+// The next attempt of a running row, cut at the next stop.
 FASTODE_HD void propose_row(std::int64_t r, const RowState& state, const RowLimits& limits) {
-  const double t = state.t[r], left = state.t_end[r] - t;
+  const double t = state.t[r], stop = next_stop(r, state), left = stop - t;
   const double size = state.size[r] = clamp(state.size[r], limits.limits.dt_min, limits.limits.dt_max);
-  if (left == 0.0) return stop_row(r, state, Status::FINISHED);
+  if (t == state.t_end[r]) return stop_row(r, state, Status::FINISHED);
   if (!(size > 0.0)) return stop_row(r, state, Status::NON_FINITE);
   if (state.n_accepted[r] + state.n_rejected[r] >= limits.max_steps) return stop_row(r, state, Status::TOO_MANY_STEPS);
-  const bool last = size >= absolute(left);
-  state.dt[r] = last ? left : (left < 0.0 ? -size : size);
-  state.t1[r] = last ? state.t_end[r] : t + state.dt[r];
+  const bool cut = size >= absolute(left);
+  state.dt[r] = cut ? left : (left < 0.0 ? -size : size);
+  state.t1[r] = cut ? stop : t + state.dt[r];
   if (state.t1[r] == t) stop_row(r, state, Status::STEP_UNDERFLOW);
 }
 
@@ -100,19 +111,21 @@ FASTODE_HD void control_row(std::int64_t r, const RowState& state, const RowLimi
   const bool accept = err <= 1.0 || (shortest && !broken);
   const bool hopeless = broken && (shortest || tried <= LEAST_SHARE * absolute(state.t_end[r] - state.t[r]));
 
-  double factor = limits.factor_min;
+  double largest = tried * limits.factor_max, size = tried * limits.factor_min;
+  if (accept) largest = nan_max(largest, state.size[r]);
   if (err == 0.0) {
-    factor = limits.factor_max;
+    size = largest;
   } else if (absolute(err) <= MAX_DOUBLE) {
     double wanted = limits.safety / ::pow(err, accept ? rule.filter[0] : 1.0 / limits.order);
     if (accept && rule.filter[1] != 0.0) wanted /= ::pow(state.history[2 * r], rule.filter[1]);
     if (accept && rule.filter[2] != 0.0) wanted /= ::pow(state.history[2 * r + 1], rule.filter[2]);
-    factor = nan_min(limits.factor_max, nan_max(wanted, limits.factor_min));
+    size = nan_min(largest, nan_max(tried * wanted, size));
   }
-  state.size[r] = tried * factor;
+  state.size[r] = size;
   if (accept) {
     state.accept[r] = 1;
     state.t[r] = state.t1[r];
+    if (state.next_stop[r] < state.n_stops && state.t[r] == next_stop(r, state)) state.next_stop[r] += 1;
     state.n_accepted[r] += 1;
     state.history[2 * r + 1] = state.history[2 * r];
     state.history[2 * r] = err > LEAST_ERROR ? err : LEAST_ERROR;

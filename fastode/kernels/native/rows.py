@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...tree import Parts
-from ..torch_step import TorchStep
+from ..torch_step import TorchStep, nan_where_broken
 from .step import NativeStep
 
 
@@ -41,6 +41,8 @@ class NativeRowsStep(NativeStep):
         errors = torch.empty(len(self.steps), len(self.dt), dtype=torch.float64)
         for step, slope, out, err in zip(self.steps, k, self.y1, errors.unbind(0), strict=True):
             step.finish_rows(self.dt.data_ptr(), slope.data_ptr(), out.data_ptr(), self.write, err.data_ptr())
+        if not self.tableau.adaptive:
+            return self.y1, nan_where_broken(self.y1)
         return self.y1, errors[0] if len(errors) == 1 else errors.amax(dim=0)
 
     def interpolate(self, x: Any) -> Parts:

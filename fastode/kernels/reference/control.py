@@ -1,8 +1,9 @@
-"""control:  accept[r] = err[r] <= 1,   t[r] = t1[r] if accepted,   size[r] = |dt[r]| * factor,   dt[r] cut at t_end[r]
+"""control:  accept[r] = err[r] <= 1,   t[r] = t1[r] if accepted,   size[r] = |dt[r]| * factor,   dt[r] cut at stops
 
     factor = min(factor_max, max(safety * err^-f0 * err1^-f1 * err2^-f2, factor_min))
 
-``err1`` and ``err2`` are the errors of the accepted steps before. A rejection is followed by the integral controller,
+``err1`` and ``err2`` are the errors of the accepted steps before. After an accepted step that was cut at a stop the
+bound is the size before the cut, if that is larger. A rejection is followed by the integral controller,
 ``safety * err^(-1/order)``: a filter could propose the same step again. Unlike :class:`fastode.controller.Controller`,
 which is torchdiffeq's, a step that was only just accepted may shrink the next one; that saves rejections.
 Reference: Soderlind, "Digital filters in adaptive time-stepping", ACM TOMS 29, 2003.
@@ -44,13 +45,14 @@ def control(state: RowState, controller: Controller, max_steps: int) -> int:
     f0, f1, f2 = (f / controller.order for f in controller.filter)
     filtered = controller.safety / err**f0 / history[:, 0] ** f1 / history[:, 1] ** f2
     wanted = torch.where(accept, filtered, controller.safety / err ** (1 / controller.order))
-    factor = torch.where(
-        err.isfinite(), wanted.clamp(controller.factor_min, controller.factor_max), controller.factor_min
-    )
-    factor = torch.where(err == 0, controller.factor_max, factor)
-    _set(state.size, running, tried * factor)
+    smallest, largest = tried * controller.factor_min, tried * controller.factor_max
+    largest = torch.where(accept, torch.maximum(largest, state.size), largest)
+    size = torch.where(err.isfinite(), (tried * wanted).maximum(smallest).minimum(largest), smallest)
+    _set(state.size, running, torch.where(err == 0, largest, size))
     state.accept.copy_(accept)
     _set(state.t, accept, state.t1)
+    if state.stops.shape[1]:
+        state.next_stop += accept & (state.next_stop < state.stops.shape[1]) & (state.t == _next_stop(state))
     _set(history[:, 1], accept, history[:, 0].clone())
     _set(history[:, 0], accept, err.clamp(min=LEAST_ERROR))
     state.n_accepted += accept
@@ -62,18 +64,25 @@ def control(state: RowState, controller: Controller, max_steps: int) -> int:
     return int((state.status == RUNNING).sum())
 
 
+def _next_stop(state: RowState) -> Tensor:
+    """Where the steps under way must end at the latest."""
+    stops = torch.cat([state.stops, state.t_end[:, None]], dim=1)
+    return stops.gather(1, state.next_stop[:, None]).squeeze(1)
+
+
 def _propose(state: RowState, running: Tensor, controller: Controller, max_steps: int) -> None:
-    """The next attempt of the running rows, cut at ``t_end``."""
-    t, left = state.t, state.t_end - state.t
+    """The next attempt of the running rows, cut at the next stop."""
+    t, stop = state.t, _next_stop(state)
+    left = stop - t
     _set(state.size, running, state.size.clamp(controller.dt_min, controller.dt_max))
     size = state.size
-    last = size >= left.abs()
-    dt = torch.where(last, left, torch.copysign(size, left))
-    t1 = torch.where(last, state.t_end, t + dt)
+    cut = size >= left.abs()
+    dt = torch.where(cut, left, torch.copysign(size, left))
+    t1 = torch.where(cut, stop, t + dt)
     _set(state.dt, running, dt)
     _set(state.t1, running, t1)
     for reason, status in (
-        (left == 0, FINISHED),
+        (t == state.t_end, FINISHED),
         (~(size > 0), NON_FINITE),
         (state.n_accepted + state.n_rejected >= max_steps, TOO_MANY_STEPS),
         (t1 == t, STEP_UNDERFLOW),
