@@ -21,6 +21,7 @@ from .errors import (
     UnsupportedInput,
 )
 from .perturb import Perturb
+from .row_events import Event
 from .solution import RowStats, Solution, Status
 from .stats import SolveStats, StatsLog, last_stats, stats
 
@@ -30,6 +31,7 @@ except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0.1.0"
 
 __all__ = [
+    "Event",
     "FieldError",
     "InvalidArgument",
     "NonFiniteState",

@@ -14,17 +14,14 @@ from .compiling import outside_graphs
 from .controller import Controller
 from .errors import InvalidArgument, UnsupportedInput, did_you_mean
 from .field import Field
-from .gradients import rows as gradients
 from .kernels import select
-from .kernels.row_state import RowState
-from .loop import integrate
 from .methods import lookup
 from .problem import Problem, check_state, check_tolerance
-from .row_outputs import RowOutputs
+from .row_events import Event, EventFn, check_events
+from .row_run import GRADIENTS, RowRequest, run
 from .row_times import per_row, spans_and_times, stops
-from .rows import RowsClock
 from .run import refuse_without_data
-from .solution import RowStats, Solution
+from .solution import Solution
 from .stats import new_stats
 from .tableau import ButcherTableau
 
@@ -36,8 +33,6 @@ CONTROLLERS: dict[str, tuple[float, float, float]] = {
     "PI": (0.7, -0.4, 0.0),
     "PID": (0.58, -0.21, 0.1),
 }
-GRADIENTS = ("discrete", "autograd")
-
 Times = float | Tensor
 
 
@@ -53,6 +48,8 @@ def solve(
     rtol: Any = 1e-5,
     atol: Any = 1e-7,
     controller: str | tuple[float, float, float] = "I",
+    event_fn: EventFn | Event | Sequence[EventFn | Event] | None = None,
+    dense: bool = False,
     first_step: Times | None = None,
     min_step: float = 0.0,
     max_step: float = math.inf,
@@ -85,15 +82,18 @@ def solve(
             ``"heun3"``, ``"rk4"``) take steps of ``first_step``, cut at times of evaluation.
         rtol, atol: numbers, or tensors that broadcast with ``y0``: [B, 1] for one tolerance a row.
         controller: ``"I"``, ``"PI"``, ``"PID"``, or three exponents (times the order) of the last errors.
-        first_step: positive number or tensor [B]; by default Hairer's heuristic for each row.
+        event_fn: functions whose roots are events: :class:`fastode.Event`, or ``function(t, y, *args) -> [b]`` for one
+            that is terminal, in either direction. A terminal event ends its row.
+        dense: whether the solution can be evaluated at any time, by ``solution.sol(t)``.
+        first_step number or tensor [B]; by default Hairer's heuristic for each row.
         min_step, max_step, safety, factor_min, factor_max: limits of step sizes and of their ratios.
         max_steps: limit on the attempts of a row.
         step_t, jump_t: [K], [B, K] or a sequence of B tensors; times on which a step must end, and at which ``func``
             jumps besides: the next step starts with its value just after.
         compact: False keeps rows that have finished in the batch, for a ``func`` that closes over tensors of B rows.
         gradient: ``"discrete"``, one autograd node that keeps a state a step; or ``"autograd"``, a tape, for second
-            derivatives and for tensors that ``func`` closes over. Both take every accepted step again; times and step
-            sizes are constants.
+            derivatives and for tensors that ``func`` closes over. Both take every accepted step again; step sizes are
+            constants. Spans, times of evaluation and events are differentiable in both.
         params: what ``"discrete"`` differentiates with respect to beside ``y0`` and ``args``; ``func.parameters()`` by
             default.
         engine: ``"native"`` or ``"reference"``; the fastest by default.
@@ -135,15 +135,18 @@ def solve(
     if max_steps < 1:
         raise InvalidArgument(f"max_steps must be at least 1, but is {max_steps}")
     t0, t_end, ts = spans_and_times(t_span, t_eval, rows, parts[0].device)
-    if any(t.requires_grad for t in (t0, t_end, ts)):
-        raise InvalidArgument("t_span and t_eval cannot require gradient: use .detach()")
-    size = torch.full_like(t0, math.nan) if first_step is None else per_row("first_step", first_step, rows, t0.device)
-    if first_step is not None and not bool((size > 0).all()):
+    size = None if first_step is None else per_row("first_step", first_step, rows, t0.device)
+    if size is not None and not bool((size > 0).all()):
         raise InvalidArgument(f"first_step must be positive, but its smallest element is {float(size.min()):g}")
     if not tableau.adaptive:
         # a step is as long as it was unless it was cut, and zero, which stops the row, where the state is not finite
         rule = replace(rule, factor_min=0.0, factor_max=1.0)
-    stop_t, jumps = stops(step_t, jump_t, t0, t_end, None if tableau.adaptive else ts)
+    stop_t, jumps = stops(step_t, jump_t, t0.detach(), t_end.detach(), None if tableau.adaptive else ts.detach())
+    events = check_events(event_fn)
+    if (events or dense) and not tableau.adaptive:
+        raise InvalidArgument(
+            f"method={method!r} has no dense output, on which `event_fn` and `dense=True` depend; use 'dopri5'"
+        )
     stats = new_stats(method)
     problem = Problem(
         field=Field(func, args, parts, spec, stats),
@@ -160,48 +163,27 @@ def solve(
     refuse_without_data(problem)
     chosen = select(parts, engine)
     stats.engine, stats.reason = chosen.name, chosen.reason
-    calls = 0
-
-    def run(detached: Problem, keep: str) -> tuple[RowsClock, RowOutputs]:
-        nonlocal calls
-        state = RowState.begin(t0, t_end, size, stop_t)
-        clock = RowsClock(state, detached.y0, rule, chosen.control, stats, max_steps, jumps, compact)
-        outputs = RowOutputs(detached, clock, ts, keep)
-        with torch.no_grad():
-            integrate(detached, tableau, chosen, clock, outputs)
-        calls = stats.n_func
-        return clock, outputs
-
     if params is None:
         params = tuple(func.parameters()) if isinstance(func, nn.Module) else ()
-    inputs = [x for x in (*params, *args) if isinstance(x, Tensor) and x.requires_grad]
-    wanted = torch.is_grad_enabled()
-    if gradient == "discrete":
-        wanted = wanted and any(x.requires_grad for x in (*parts, *inputs))
-    if not wanted:
-        clock, outputs = run(problem, "")
-        ys, y = outputs.ys, clock.y
-    elif gradient == "autograd":
-        clock, ys, y = gradients.autograd(problem, tableau, run)
-    else:
-        clock, ys, y = gradients.discrete(problem, tableau, run, inputs)
-    state = clock.all
-    steps = state.n_accepted + state.n_rejected
-    extra = clock.n_jumps if tableau.last_stage_is_solution else state.n_accepted
-    start = 1 if first_step is not None else 2
-    return Solution(
-        ts=ts,
-        ys=problem.restore_state(ys),
-        t=state.t,
-        y=problem.restore_state(y),
-        status=state.status,
-        stats=RowStats(
-            n_func=start + steps * (tableau.stages - 1) + extra,
-            n_accepted=state.n_accepted,
-            n_rejected=state.n_rejected,
-            dt=state.size,
-            n_calls=calls,
-        ),
+    return run(
+        RowRequest(
+            problem=problem,
+            tableau=tableau,
+            engine=chosen,
+            controller=rule,
+            t0=t0,
+            t_end=t_end,
+            ts=ts,
+            first_step=size,
+            stops=stop_t,
+            jumps=jumps,
+            events=events,
+            dense=dense,
+            max_steps=max_steps,
+            compact=compact,
+            gradient=gradient,
+            inputs=[x for x in (*params, *args) if isinstance(x, Tensor) and x.requires_grad],
+        )
     )
 
 

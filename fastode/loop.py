@@ -38,18 +38,25 @@ class Step:
         kernels: hold the slopes and interpolate.
         k_first: the slope at ``y``.
         accept: True, or the rows that accepted.
+        y_next: the state to go on with: ``y1``, but in rows that stop inside the step.
     """
 
-    __slots__ = ("accept", "dt", "k_first", "kernels", "t", "t1", "y", "y1")
+    __slots__ = ("accept", "dt", "k_first", "kernels", "t", "t1", "y", "y1", "y_next")
 
     def __init__(
         self, t: Any, dt: Any, t1: Any, y: Parts, y1: Parts, kernels: Kernels, k_first: Parts, accept: bool | Tensor
     ) -> None:
         self.t, self.dt, self.t1 = t, dt, t1
-        self.y, self.y1 = y, y1
+        self.y = y
+        self.y1 = self.y_next = y1
         self.kernels = kernels
         self.k_first = k_first
         self.accept = accept
+
+    def end_at(self, rows: Tensor, y: Parts) -> None:
+        """``rows`` stop inside the step, with the states ``y``."""
+        if len(rows):
+            self.y_next = tuple([p.index_copy(0, rows, q) for p, q in zip(self.y1, y, strict=True)])
 
     def at(self, t: float | Tensor) -> Parts:
         """The state at ``t`` between the step's ends; the new state itself at its end."""
@@ -162,8 +169,9 @@ def integrate(
                 on_accept(problem.time_value(t), problem.restore_state(y), problem.time_value(abs(dt)))
             if accept is True and not err <= 1:
                 check_finite(y1, t1)
-            done = observer.accepted(Step(t, dt, t1, y, y1, kernels, k0, accept))
-            y, k0 = clock.select(accept, y1, y), clock.select(accept, k, k0)
+            step = Step(t, dt, t1, y, y1, kernels, k0, accept)
+            done = observer.accepted(step)
+            y, k0 = clock.select(accept, step.y_next, y), clock.select(accept, k, k0)
             if isinstance(clock, RowsClock):
                 if clock.on_jump is not None and jump is not None:
                     y = jump(clock.on_jump, y)

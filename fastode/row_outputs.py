@@ -9,7 +9,10 @@ from torch import Tensor
 
 from .loop import Kernels, Step
 from .problem import Problem
+from .row_dense import Pieces, coefficients_of
+from .row_events import Found, RowEvents
 from .rows import RowsClock
+from .tableau import ButcherTableau
 from .tree import Parts
 
 
@@ -24,6 +27,7 @@ class RowStep:
         y: states at the start, or nothing if they are not kept.
         outputs: for each round of outputs inside the step: positions among ``rows``, indices of the times, and
             fractions of the step (1 at its end).
+        events: positions among ``rows`` and fractions of the step, of the events inside.
     """
 
     rows: Tensor
@@ -33,6 +37,7 @@ class RowStep:
     start: Tensor
     y: Parts
     outputs: list[tuple[Tensor, Tensor, Tensor]]
+    events: tuple[Tensor, Tensor]
 
 
 class RowOutputs:
@@ -40,11 +45,14 @@ class RowOutputs:
 
     Args:
         ts: [R, T] float64; increasing or decreasing as the row runs, NaN after the last.
+        events: what stops rows inside a step, or None.
         keep: whether to record steps for a gradient, and with their states: "", "steps" or "states".
+        dense: whether to keep the quartic of every step.
 
     Attributes:
         ys: for each part [R, T, ...], NaN where not reached.
-        steps: the record.
+        next: [R] how many times of each row were reached.
+        steps, pieces: the records.
         at_start: rows whose first time is their start.
     """
 
@@ -53,11 +61,24 @@ class RowOutputs:
     pending: Tensor
     seen: Tensor | None
 
-    def __init__(self, problem: Problem, clock: RowsClock, ts: Tensor, keep: str) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        tableau: ButcherTableau,
+        clock: RowsClock,
+        ts: Tensor,
+        events: RowEvents | None,
+        keep: str,
+        dense: bool,
+    ) -> None:
+        self.tableau = tableau
         self.clock = clock
+        self.events = events
         self.dtype = problem.real_dtype
         self.keep = keep
+        self.dense = dense
         self.steps: list[RowStep] = []
+        self.pieces = [Pieces.none(problem.y0, clock.t)] if dense else []
         #: times in the direction of each row; after the last comes one that is never reached
         end = ts.new_full((len(ts), 1), torch.inf)
         self.due = torch.cat([torch.where(ts.isnan(), torch.inf, ts * clock.sign[:, None]), end], dim=1)
@@ -66,22 +87,28 @@ class RowOutputs:
         self.ys = tuple([p.new_full((len(p), ts.shape[1], *p.shape[1:]), nan) for p in problem.y0])
 
     def start(self, t: Tensor, y: Parts) -> bool:
-        """States at the start itself."""
+        """States and events at the start itself."""
         starting = self.due[:, 0] == self.clock.sign * t
         self.at_start = starting.nonzero().squeeze(1)
         for out, part in zip(self.ys, y, strict=True):
             out[self.at_start, 0] = part[self.at_start]
         self.next += starting
         self._follow(self.clock.rows)
+        if self.events is not None:
+            self.events.start(t, y)
         return False
 
     def accepted(self, step: Step) -> bool:
-        """Outputs that the step passed in the rows that accepted it."""
+        """Outputs and events that the step passed in the rows that accepted it."""
         clock, accept = self.clock, step.accept
         assert isinstance(accept, Tensor)
         if clock.rows is not self.seen:
             self._follow(clock.rows)
         end = clock.sign * step.t1
+        found = None if self.events is None else self.events.accepted(step)
+        if found is not None:
+            last = found.at[found.terminal]
+            end = end.index_copy(0, last, clock.sign[last] * found.t[found.terminal])
         rounds: list[tuple[Tensor, Tensor, Tensor]] = []
         while True:
             here = (accept & (self.pending <= end)).nonzero().squeeze(1)
@@ -96,7 +123,12 @@ class RowOutputs:
             self.pending[here] = self.due[rows, index + 1]
             rounds.append((here, index, x))
         if self.keep:
-            self._record(step, accept, rounds)
+            self._record(step, accept, rounds, found)
+        if self.dense:
+            at = accept.nonzero().squeeze(1)
+            rows = at if clock.rows is None else clock.rows[at]
+            quartics = coefficients_of(self.tableau, step.kernels, step.y, step.y1, step.dt, at)
+            self.pieces.append(Pieces(rows, step.t[at], step.dt[at], quartics))
         return False
 
     def _follow(self, rows: Tensor | None) -> None:
@@ -105,10 +137,13 @@ class RowOutputs:
         at, due = (self.next, self.due) if rows is None else (self.next[rows], self.due[rows])
         self.pending = due.gather(1, at[:, None]).squeeze(1)
 
-    def _record(self, step: Step, accept: Tensor, rounds: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    def _record(
+        self, step: Step, accept: Tensor, rounds: list[tuple[Tensor, Tensor, Tensor]], found: Found | None
+    ) -> None:
         took = accept.nonzero().squeeze(1)
         rows = took if self.clock.rows is None else self.clock.rows[took]
         place = torch.cumsum(accept, 0) - 1
+        nothing = took[:0], step.t[:0]
         self.steps.append(
             RowStep(
                 rows,
@@ -118,6 +153,7 @@ class RowOutputs:
                 self.clock.start_times(rows, step.t[took], self.dtype),
                 tuple([p[took] for p in step.y]) if self.keep == "states" else (),
                 [(place[here], index, x) for here, index, x in rounds],
+                nothing if found is None else (place[found.at], found.x),
             )
         )
 

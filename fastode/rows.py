@@ -114,6 +114,17 @@ class RowsClock:
             self.on_jump = at if len(at) else None
         return a.accept
 
+    def stop(self, at: Tensor, t: Tensor, status: int) -> None:
+        """The rows at positions ``at`` of the batch stop at ``t`` [len(at)]."""
+        if not len(at):
+            return
+        a = self.active
+        stopped = torch.zeros_like(a.accept).index_fill_(0, at, True)
+        self.n_running -= int((stopped & (a.status == RUNNING)).sum())
+        a.status[at] = status
+        a.t[at] = a.t1[at] = t
+        a.dt[at] = 0.0
+
     def select(self, accept: Tensor, new: Parts, old: Parts) -> Parts:
         """``new`` in the rows that accepted, ``old`` in the others."""
         if bool(accept.all()):

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import NonFiniteState, SolverError, StepSizeUnderflow, TooManySteps
+from .errors import InvalidArgument, NonFiniteState, SolverError, StepSizeUnderflow, TooManySteps
 from .kernels import row_state
+from .row_dense import DenseRows
 
 
 class Status(IntEnum):
@@ -21,6 +22,7 @@ class Status(IntEnum):
     STEP_UNDERFLOW = row_state.STEP_UNDERFLOW
     NON_FINITE = row_state.NON_FINITE
     TOO_MANY_STEPS = row_state.TOO_MANY_STEPS
+    EVENT = row_state.EVENT
 
     @property
     def message(self) -> str:
@@ -32,8 +34,9 @@ _MESSAGES = {
     Status.RUNNING: "the solve has not reached the end of its time span",
     Status.FINISHED: "the end of the time span was reached",
     Status.STEP_UNDERFLOW: "the step size fell below the spacing of floating-point numbers at t",
-    Status.NON_FINITE: "the state or the field is not finite, however small the step",
+    Status.NON_FINITE: "the state, the field or an event function is not finite, however small the step",
     Status.TOO_MANY_STEPS: "the limit on the number of steps was reached",
+    Status.EVENT: "a terminal event was reached",
 }
 
 _ERRORS: dict[Status, type[SolverError]] = {
@@ -73,10 +76,14 @@ class Solution:
     Attributes:
         ts: [B, T] float64; times of evaluation, NaN where a row has fewer than T.
         ys: [B, T, ...] (in the structure of ``y0``); states at them, NaN where the row stopped earlier.
-        t: [B] float64; where each row stopped.
+        t: [B] float64; where each row stopped: the end of its span, a terminal event, or where it failed.
         y: like ``y0``; its last good state, at ``t``.
         status: [B] int32; see :class:`Status`.
         stats: cost of each row.
+        event_t: for each event function [B, N] float64; times of its events in the order in which they came, NaN where
+            a row has fewer than N.
+        event_y: for each event function [B, N, ...] (in the structure of ``y0``); states at them.
+        dense: what :meth:`sol` evaluates, or None.
     """
 
     ts: Tensor
@@ -85,14 +92,27 @@ class Solution:
     y: Any
     status: Tensor
     stats: RowStats
+    event_t: tuple[Tensor, ...] = ()
+    event_y: tuple[Any, ...] = ()
+    dense: DenseRows | None = None
+
+    def sol(self, t: float | Tensor) -> Any:
+        """States at any time of the spans: :meth:`fastode.row_dense.DenseRows.__call__`.
+
+        Raises:
+            InvalidArgument: the solve was not asked for it, or ``t`` lies outside.
+        """
+        if self.dense is None:
+            raise InvalidArgument("this solution has no dense output: use solve(..., dense=True)")
+        return self.dense(t)
 
     @property
     def failed(self) -> Tensor:
-        """[B] bool; rows that did not reach the end of their span."""
-        return self.status != Status.FINISHED
+        """[B] bool; rows that reached neither the end of their span nor a terminal event."""
+        return (self.status != Status.FINISHED) & (self.status != Status.EVENT)
 
     def raise_for_status(self) -> Solution:
-        """The solution itself if every row reached its end.
+        """The solution itself if every row reached its end or a terminal event.
 
         Raises:
             StepSizeUnderflow, NonFiniteState, TooManySteps: the first row that failed, with its time and how many did.

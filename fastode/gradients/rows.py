@@ -1,13 +1,13 @@
 """Gradients of a solve in which every row has its own steps: accepted steps, taken again.
 
 Rejected attempts are not differentiated, so a row that failed brings no NaN into the gradients of others. Step sizes
-and times are constants.
+are constants; gradients of times are in :mod:`fastode.gradients.row_times`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,57 +18,96 @@ from ..field import Field, is_per_row
 from ..kernels import Binding
 from ..kernels.torch_step import TorchStep
 from ..problem import Problem
+from ..row_dense import Pieces, coefficients_of
 from ..row_outputs import RowOutputs, RowStep, states_at
 from ..rows import RowsClock
 from ..stats import new_stats
 from ..tableau import ButcherTableau
 from ..tree import Parts
 
-#: solves ``problem`` without a tape, keeping "steps" or "states"
+#: solves ``problem`` without a tape, keeping "", "steps" or "states"
 Run = Callable[[Problem, str], tuple[RowsClock, RowOutputs]]
 
 
-def autograd(problem: Problem, tableau: ButcherTableau, run: Run) -> tuple[RowsClock, Parts, Parts]:
-    """``(clock, ys, y)`` on one tape of all accepted steps, which can be differentiated again."""
+@dataclass
+class Solved:
+    """What a solve came to; parts carry gradients.
+
+    Attributes:
+        clock, outputs: of the solve that chose the steps.
+        ys: [B, T, ...] states at the times of evaluation; y: [B, ...] after the last accepted step.
+        events: [N, ...] states at events, in the order in which they were found.
+        quartics: [M, 5, ...] of the steps in the order in which they were taken, or nothing.
+    """
+
+    clock: RowsClock
+    outputs: RowOutputs
+    ys: Parts
+    y: Parts
+    events: Parts
+    quartics: Parts
+
+
+def plain(problem: Problem, run: Run) -> Solved:
+    """Without gradients."""
+    clock, outputs = run(_detached(problem), "")
+    return Solved(clock, outputs, outputs.ys, clock.y, _states_of_events(outputs), _quartics(outputs.pieces))
+
+
+def autograd(problem: Problem, tableau: ButcherTableau, run: Run, dense: bool) -> Solved:
+    """One tape of all accepted steps, which can be differentiated again."""
     clock, outputs = run(_detached(problem), "steps")
     y = problem.y0
     at_start = outputs.at_start
     found = [tuple([p[at_start] for p in y])]
     places = [(at_start, torch.zeros_like(at_start))]
+    events = [tuple([p[_events_at_start(outputs)] for p in y])]
+    pieces = [Pieces.none(y, clock.t)] if dense else []
     for step in outputs.steps:
-        y1, inside = _take(problem, tableau, step, tuple([p[step.rows] for p in y]), problem.field.args)
-        y = tuple([p.index_copy(0, step.rows, q) for p, q in zip(y, y1, strict=True)])
-        for (at, index, _), values in zip(step.outputs, inside, strict=True):
+        taken = _take(problem, tableau, step, tuple([p[step.rows] for p in y]), problem.field.args, dense)
+        y = tuple([p.index_copy(0, step.rows, q) for p, q in zip(y, taken.y1, strict=True)])
+        for (at, index, _), values in zip(step.outputs, taken.inside, strict=True):
             found.append(values)
             places.append((step.rows[at], index))
+        if taken.events:
+            events.append(taken.events)
+        pieces += taken.pieces
     rows, index = (torch.cat(x) for x in zip(*places, strict=True))
     ys = tuple([out.index_put((rows, index), torch.cat([f[p] for f in found])) for p, out in enumerate(outputs.ys)])
-    return clock, ys, y
+    outputs.pieces = pieces
+    return Solved(clock, outputs, ys, y, _joined(events), _quartics(pieces))
 
 
-def discrete(
-    problem: Problem, tableau: ButcherTableau, run: Run, inputs: Sequence[Tensor]
-) -> tuple[RowsClock, Parts, Parts]:
-    """``(clock, ys, y)`` as one node of ``y0`` and ``inputs``: a state a step is kept, stages are computed again."""
+def discrete(problem: Problem, tableau: ButcherTableau, run: Run, inputs: Sequence[Tensor], dense: bool) -> Solved:
+    """One node of ``y0`` and ``inputs``: a state a step is kept, stages are computed again."""
     inputs = list({id(x): x for x in inputs}.values())
-    box: list[RowsClock] = []
+    box: list[Solved] = []
     n = len(problem.y0)
-    flat = _Discrete.apply(problem, tableau, run, box, n, *problem.y0, *inputs)
-    return box[0], flat[:n], flat[n:]
+    flat = _Discrete.apply(problem, tableau, run, box, dense, n, *problem.y0, *inputs)
+    solved = box.pop()
+    return replace(solved, ys=flat[:n], y=flat[n : 2 * n], events=flat[2 * n : 3 * n], quartics=flat[3 * n :])
 
 
 class _Discrete(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, tableau: ButcherTableau, run: Run, box: list[RowsClock], n: int, *tensors: Tensor
+        ctx: Any,
+        problem: Problem,
+        tableau: ButcherTableau,
+        run: Run,
+        box: list[Solved],
+        dense: bool,
+        n: int,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         clock, outputs = run(_detached(problem), "states")
-        box.append(clock)
-        ctx.problem, ctx.tableau, ctx.outputs, ctx.n = problem, tableau, outputs, n
+        solved = Solved(clock, outputs, outputs.ys, clock.y, _states_of_events(outputs), _quartics(outputs.pieces))
+        box.append(solved)
+        ctx.problem, ctx.tableau, ctx.outputs, ctx.dense, ctx.n = problem, tableau, outputs, dense, n
         #: for each extra argument its place among the inputs, or None
         ctx.places = [next((i for i, x in enumerate(tensors[n:]) if x is a), None) for a in problem.field.args]
         ctx.save_for_backward(*tensors)
-        return *outputs.ys, *clock.y
+        return *solved.ys, *solved.y, *solved.events, *solved.quartics
 
     @staticmethod
     @once_differentiable
@@ -76,9 +115,17 @@ class _Discrete(torch.autograd.Function):
         n, outputs, places = ctx.n, ctx.outputs, ctx.places
         problem = replace(ctx.problem, stats=new_stats(ctx.problem.stats.method, "backward"))
         inputs = ctx.saved_tensors[n:]
-        g_ys, bar = grads[:n], [g.clone() for g in grads[n:]]
+        g_ys, bar, g_events, g_quartics = (
+            grads[:n],
+            [g.clone() for g in grads[n : 2 * n]],
+            grads[2 * n : 3 * n],
+            grads[3 * n :],
+        )
         totals = [torch.zeros_like(p) for p in inputs]
         targets = [*range(len(inputs)), *[i for i in places if i is not None]]
+        #: how many events and quartics come before the step
+        n_events = sum(len(found) for found in ([] if outputs.events is None else outputs.events.t))
+        n_quartics = sum(len(step.rows) for step in outputs.steps)
         for step in reversed(outputs.steps):
             y = tuple([p.detach().requires_grad_() for p in step.y])
             args = tuple(
@@ -88,11 +135,18 @@ class _Discrete(torch.autograd.Function):
                 ]
             )
             with torch.enable_grad():
-                y1, inside = _take(problem, ctx.tableau, step, y, args)
-            values = [*y1, *[v for parts in inside for v in parts]]
+                taken = _take(problem, ctx.tableau, step, y, args, ctx.dense)
+            n_events -= len(step.events[0])
+            n_quartics -= len(step.rows)
+            values = [*taken.y1, *[v for parts in taken.inside for v in parts], *taken.events]
             cotangents = [b[step.rows] for b in bar]
             for at, index, _ in step.outputs:
                 cotangents += [g[step.rows[at], index] for g in g_ys]
+            if taken.events:
+                cotangents += [g[n_events : n_events + len(step.events[0])] for g in g_events]
+            for piece in taken.pieces:
+                values += piece.coefficients
+                cotangents += [g[n_quartics : n_quartics + len(step.rows)] for g in g_quartics]
             pairs = [(v, c) for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
             copies = [a for a, i in zip(args, places, strict=True) if i is not None]
             found = torch.autograd.grad(
@@ -106,18 +160,26 @@ class _Discrete(torch.autograd.Function):
         at_start = outputs.at_start
         for b, g in zip(bar, g_ys, strict=True):
             b[at_start] += g[at_start, 0]
-        return None, None, None, None, None, *bar, *totals
+        starting = _events_at_start(outputs)
+        for b, g in zip(bar, g_events, strict=True):
+            b.index_add_(0, starting, g[: len(starting)])
+        return None, None, None, None, None, None, *bar, *totals
 
 
-def _detached(problem: Problem) -> Problem:
-    """The problem with which the steps are found."""
-    return replace(problem, y0=tuple([p.detach() for p in problem.y0]))
+@dataclass
+class _Taken:
+    """A step taken again: new states, states at each round of outputs and at events (if any), quartics if asked for."""
+
+    y1: Parts
+    inside: list[Parts]
+    events: Parts
+    pieces: list[Pieces]
 
 
 def _take(
-    problem: Problem, tableau: ButcherTableau, step: RowStep, y: Parts, args: tuple[Any, ...]
-) -> tuple[Parts, list[Parts]]:
-    """The step of ``step.rows`` again, from ``y``: the new states, and for each round of outputs their states."""
+    problem: Problem, tableau: ButcherTableau, step: RowStep, y: Parts, args: tuple[Any, ...], dense: bool
+) -> _Taken:
+    """The step of ``step.rows`` again, from ``y``."""
     rows = step.rows
     n = problem.field.shapes[0][0]
     own = tuple([a[rows] if is_per_row(a, n) else a for a in args])
@@ -126,9 +188,42 @@ def _take(
     kernels = TorchStep(Binding(tableau, y, no_error, no_error, rows=len(rows)))
     times = kernels.begin(step.t, step.dt, step.t1, y)
     k = field(step.start, y)
-    z = y
     for i in range(1, tableau.stages):
-        z = kernels.stage(i, k)
-        k = field(times[i], z)
+        k = field(times[i], kernels.stage(i, k))
     y1 = kernels.advance(k)
-    return y1, [states_at(kernels, y1, at, x) for at, _, x in step.outputs]
+    events: Parts = ()
+    pieces = []
+    at, x = step.events
+    if len(at):
+        quartics = coefficients_of(tableau, kernels, y, y1, step.dt, at)
+        events = Pieces(rows[at], step.t[at], step.dt[at], quartics)(x)
+    if dense:
+        everything = torch.arange(len(rows), device=rows.device)
+        quartics = coefficients_of(tableau, kernels, y, y1, step.dt, everything)
+        pieces.append(Pieces(rows, step.t, step.dt, quartics))
+    return _Taken(y1, [states_at(kernels, y1, at, x) for at, _, x in step.outputs], events, pieces)
+
+
+def _detached(problem: Problem) -> Problem:
+    """The problem with which the steps are found."""
+    return replace(problem, y0=tuple([p.detach() for p in problem.y0]))
+
+
+def _joined(groups: Sequence[Parts]) -> Parts:
+    return tuple([torch.cat(p) for p in zip(*groups, strict=True)])
+
+
+def _quartics(pieces: Sequence[Pieces]) -> Parts:
+    return _joined([p.coefficients for p in pieces])
+
+
+def _states_of_events(outputs: RowOutputs) -> Parts:
+    if outputs.events is None:
+        return tuple([p[:0] for p in outputs.clock.y])
+    return _joined(outputs.events.states)
+
+
+def _events_at_start(outputs: RowOutputs) -> Tensor:
+    """The rows that have an event at the start, which is found first."""
+    none = outputs.at_start[:0]
+    return none if outputs.events is None else outputs.events.rows[0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 #: what became of a row; messages are in csrc/include/fastode/status.def
-RUNNING, FINISHED, STEP_UNDERFLOW, NON_FINITE, TOO_MANY_STEPS = range(5)
+RUNNING, FINISHED, STEP_UNDERFLOW, NON_FINITE, TOO_MANY_STEPS, EVENT = range(6)
 
 #: bounds the ratio of two errors, as an error of zero says nothing about how the next one compares with it
 LEAST_ERROR = 1e-10

@@ -48,5 +48,6 @@ def test_every_status_has_a_name_and_a_message():
         2: "STEP_UNDERFLOW",
         3: "NON_FINITE",
         4: "TOO_MANY_STEPS",
+        5: "EVENT",
     }
     assert all(message for _, message in messages.values())

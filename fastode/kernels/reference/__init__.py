@@ -2,13 +2,14 @@
 
 from .combine import combine
 from .finish import finish, rms, rms_rows, scaled_error
-from .interpolate import interpolate, quartic_rates, quartic_weights
+from .interpolate import interpolate, quartic_coefficients, quartic_rates, quartic_weights
 from .stage import stage
 
 __all__ = [
     "combine",
     "finish",
     "interpolate",
+    "quartic_coefficients",
     "quartic_rates",
     "quartic_weights",
     "rms",

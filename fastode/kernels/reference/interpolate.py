@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from .combine import Weight, combine
+from .combine import Weight, combine, per_row
 
 
 def quartic_weights(x: Weight, b_mid: Sequence[float]) -> tuple[Weight, list[Weight]]:
@@ -41,3 +42,21 @@ def interpolate(y: Tensor, y1: Tensor, dt: Weight, k: Sequence[Tensor], b_mid: S
     w, theta = quartic_weights(x, b_mid)
     weights = [dt * v if isinstance(v, Tensor) or v != 0 else 0.0 for v in theta]
     return combine(y, [y1, y, *k], [w, -w, *weights])
+
+
+def quartic_coefficients(y: Tensor, y1: Tensor, dt: Tensor, k: Sequence[Tensor], b_mid: Sequence[float]) -> Tensor:
+    """Coefficients [R, 5, ...] of ``1, x, .., x^4`` of the dense output, for steps ``dt`` [R]."""
+    size = per_row(dt, y)
+    difference, first, last = y1 - y, size * k[0], size * k[-1]
+    # no matrix product: a row must not depend on the others
+    middle = 16 * size * sum(slope * b for slope, b in zip(k, b_mid, strict=True))
+    return torch.stack(
+        [
+            y,
+            first,
+            middle - 5 * difference - 4 * first + last,
+            14 * difference - 2 * middle + 5 * first - 3 * last,
+            middle - 8 * difference - 2 * first + 2 * last,
+        ],
+        dim=1,
+    )
