@@ -91,10 +91,11 @@ def solve(
         step_t, jump_t: [K], [B, K] or a sequence of B tensors; times on which a step must end, and at which ``func``
             jumps besides: the next step starts with its value just after.
         compact: False keeps rows that have finished in the batch, for a ``func`` that closes over tensors of B rows.
-        gradient: ``"discrete"``, one autograd node that keeps a state a step; or ``"autograd"``, a tape, for second
-            derivatives and for tensors that ``func`` closes over. Both take every accepted step again; step sizes are
-            constants. Spans, times of evaluation and events are differentiable in both.
-        params: what ``"discrete"`` differentiates with respect to beside ``y0`` and ``args``; ``func.parameters()`` by
+        gradient: ``"discrete"``, one autograd node that keeps a state a step and takes accepted steps again;
+            ``"autograd"``, a tape, for second derivatives and for tensors that ``func`` closes over; or
+            ``"backsolve"``, the continuous adjoint, which keeps outputs only and is as exact as the tolerances. Step
+            sizes are constants. Spans, times of evaluation and events are differentiable in all.
+        params: what the nodes differentiate with respect to beside ``y0`` and ``args``; ``func.parameters()`` by
             default.
         engine: ``"native"`` or ``"reference"``; the fastest by default.
 
@@ -120,6 +121,11 @@ def solve(
         raise InvalidArgument(
             f"gradient={gradient!r} is not known.{did_you_mean(str(gradient), list(GRADIENTS))} "
             f"Known: {', '.join(GRADIENTS)}"
+        )
+    if gradient == "backsolve" and (dense or not compact):
+        raise InvalidArgument(
+            f"gradient='backsolve' does not go with dense={dense}, compact={compact}: it keeps no steps, and calls "
+            "`func` on several stages at once; use gradient='discrete'"
         )
     rule = Controller(
         order=tableau.order,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .controller import Controller
 from .errors import UnsupportedInput
+from .gradients.row_backsolve import backsolve
 from .gradients.row_times import event_shifts, flow, shift_of
 from .gradients.rows import Solved, autograd, discrete, plain
 from .kernels import Engine
@@ -24,7 +25,7 @@ from .solution import RowStats, Solution
 from .tableau import ButcherTableau
 from .tree import Parts
 
-GRADIENTS = ("discrete", "autograd")
+GRADIENTS = ("discrete", "autograd", "backsolve")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class RowRequest:
     ts: Tensor
     first_step: Tensor | None
     stops: Tensor
-    jumps: Tensor | None
+    jumps: Tensor
     events: tuple[Event, ...]
     dense: bool
     max_steps: int
@@ -161,12 +162,14 @@ def _solve(
 ) -> Solved:
     """The solve with the gradient asked for, if any input has one."""
     needed = torch.is_grad_enabled()
-    if request.gradient == "discrete":
+    if request.gradient != "autograd":
         needed = needed and any(x.requires_grad for x in (*problem.y0, *request.inputs))
     if not needed:
         return plain(problem, steps)
     if request.gradient == "autograd":
         return autograd(problem, request.tableau, steps, request.dense)
+    if request.gradient == "backsolve":
+        return backsolve(request, problem, steps)
     return discrete(problem, request.tableau, steps, request.inputs, request.dense)
 
 

@@ -71,9 +71,7 @@ def spans_and_times(t_span: Any, t_eval: Any, rows: int, device: torch.device) -
     return t0, t_end, ts
 
 
-def stops(
-    step_t: Any, jump_t: Any, t0: Tensor, t_end: Tensor, outputs: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
+def stops(step_t: Any, jump_t: Any, t0: Tensor, t_end: Tensor, outputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Times inside the spans on which steps must end, and at which of them the field jumps.
 
     Args:
@@ -82,7 +80,7 @@ def stops(
         outputs: [B, T] float64; further times on which a step must end.
 
     Returns:
-        [B, S] float64 in the order in which they come, then ``t_end``; [B, S] bool, or None where nothing jumps.
+        [B, S] float64 in the order in which they come, then ``t_end``; [B, S] bool.
 
     Raises:
         InvalidArgument: another shape, not finite, or it requires grad.
@@ -95,19 +93,31 @@ def stops(
     for name, times in (("step_t", steps), ("jump_t", jumps)):
         if times.requires_grad:
             raise InvalidArgument(f"{name} cannot require gradient: use {name}.detach()")
+    times = torch.cat([jumps, steps] if outputs is None else [jumps, steps, outputs], dim=1)
+    times, first = in_order(times, t0, t_end)
+    is_jump = (first >= 0) & (first < jumps.shape[1])
+    return times, is_jump
+
+
+def in_order(times: Tensor, t0: Tensor, t_end: Tensor) -> tuple[Tensor, Tensor]:
+    """Different times inside the spans in the order in which they come.
+
+    Args:
+        times: [B, K] float64; NaN and those outside are dropped.
+
+    Returns:
+        [B, S] float64, after the last ``t_end``; [B, S] the first place of each in ``times``, -1 after the last.
+    """
     sign = torch.sign(t_end - t0)[:, None]
-    # jumps first: of two equal times the first stays
-    due = sign * torch.cat([jumps, steps] if outputs is None else [jumps, steps, outputs], dim=1)
+    due = sign * times
     inside = (due > sign * t0[:, None]) & (due < sign * t_end[:, None])
     due, order = torch.where(inside, due, math.inf).sort(dim=1, stable=True)
-    is_jump = order < jumps.shape[1]
     due[:, 1:].masked_fill_(due.diff(dim=1) == 0, math.inf)
-    due, order = due.sort(dim=1, stable=True)
+    due, again = due.sort(dim=1, stable=True)
     inside = due.isfinite()
     count = int(inside.sum(dim=1).max()) if due.numel() else 0
     times = torch.where(inside, sign * due, t_end[:, None])[:, :count].contiguous()
-    is_jump = (is_jump.gather(1, order) & inside)[:, :count]
-    return times, is_jump if bool(is_jump.any()) else None
+    return times, torch.where(inside, order.gather(1, again), -1)[:, :count]
 
 
 def _times(name: str, given: Any, rows: int, device: torch.device) -> Tensor:

@@ -36,7 +36,7 @@ class RowsClock:
         controller: shared coefficients and limits.
         control: the engine's controller, a module with ``start`` and ``control``.
         max_steps: limit on the attempts of a row.
-        jumps: [R, S] at which of the state's stops the field jumps, or None.
+        jumps: [R, S] bool; at which of the state's stops the field jumps.
         compact: whether rows that have stopped leave the batch.
 
     Attributes:
@@ -53,7 +53,7 @@ class RowsClock:
         control: ModuleType,
         stats: SolveStats,
         max_steps: int,
-        jumps: Tensor | None = None,
+        jumps: Tensor,
         compact: bool = True,
     ) -> None:
         self.all = self.active = state
@@ -65,8 +65,8 @@ class RowsClock:
         self.control = control
         self.stats = stats
         self.max_steps = max_steps
-        self.jumps = self._jumps = jumps
-        self.jump_t = None if jumps is None else torch.where(jumps, state.stops, torch.nan)
+        self.jumps = self._jumps = jumps if bool(jumps.any()) else None
+        self.jump_t = None if self.jumps is None else torch.where(jumps, state.stops, torch.nan)
         #: positions of the rows that have just come to a jump, or None
         self.on_jump: Tensor | None = None
         self.may_compact = compact

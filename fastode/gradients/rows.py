@@ -24,6 +24,7 @@ from ..rows import RowsClock
 from ..stats import new_stats
 from ..tableau import ButcherTableau
 from ..tree import Parts
+from .node import filled, pull_back
 
 #: solves ``problem`` without a tape, keeping "", "steps" or "states"
 Run = Callable[[Problem, str], tuple[RowsClock, RowOutputs]]
@@ -80,12 +81,46 @@ def autograd(problem: Problem, tableau: ButcherTableau, run: Run, dense: bool) -
 
 def discrete(problem: Problem, tableau: ButcherTableau, run: Run, inputs: Sequence[Tensor], dense: bool) -> Solved:
     """One node of ``y0`` and ``inputs``: a state a step is kept, stages are computed again."""
-    inputs = list({id(x): x for x in inputs}.values())
+    leaves = Leaves(inputs, problem.field.args)
     box: list[Solved] = []
     n = len(problem.y0)
-    flat = _Discrete.apply(problem, tableau, run, box, dense, n, *problem.y0, *inputs)
+    flat = _Discrete.apply(problem, tableau, run, box, dense, leaves.places, *problem.y0, *leaves.inputs)
     solved = box.pop()
     return replace(solved, ys=flat[:n], y=flat[n : 2 * n], events=flat[2 * n : 3 * n], quartics=flat[3 * n :])
+
+
+class Leaves:
+    """The inputs of a node beside ``y0``, and their cotangents.
+
+    Args:
+        inputs: tensors that require grad, each once.
+        args: the extra arguments of the field; places: for each its place among the inputs, or None; found out if not
+            given.
+
+    Attributes:
+        totals: cotangents of the inputs.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor], args: tuple[Any, ...], places: list[int | None] | None = None) -> None:
+        self.inputs = list({id(x): x for x in inputs}.values())
+        self._args = args
+        self.places = (
+            [next((i for i, x in enumerate(self.inputs) if x is a), None) for a in args] if places is None else places
+        )
+        self.totals = [torch.zeros_like(x) for x in self.inputs]
+
+    def arguments(self) -> tuple[tuple[Any, ...], list[Tensor]]:
+        """The field's arguments with fresh leaves in the place of inputs, and these leaves."""
+        fresh = [None if i is None else self.inputs[i].detach().requires_grad_() for i in self.places]
+        args = tuple([a if x is None else x for a, x in zip(self._args, fresh, strict=True)])
+        return args, [x for x in fresh if x is not None]
+
+    def add(self, found: Sequence[Tensor | None]) -> None:
+        """Add cotangents of the inputs and then of the fresh leaves."""
+        targets = [*range(len(self.inputs)), *[i for i in self.places if i is not None]]
+        for i, g in zip(targets, found, strict=True):
+            if g is not None:
+                self.totals[i] += g
 
 
 class _Discrete(torch.autograd.Function):
@@ -97,43 +132,30 @@ class _Discrete(torch.autograd.Function):
         run: Run,
         box: list[Solved],
         dense: bool,
-        n: int,
+        places: list[int | None],
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         clock, outputs = run(_detached(problem), "states")
         solved = Solved(clock, outputs, outputs.ys, clock.y, _states_of_events(outputs), _quartics(outputs.pieces))
         box.append(solved)
-        ctx.problem, ctx.tableau, ctx.outputs, ctx.dense, ctx.n = problem, tableau, outputs, dense, n
-        #: for each extra argument its place among the inputs, or None
-        ctx.places = [next((i for i, x in enumerate(tensors[n:]) if x is a), None) for a in problem.field.args]
+        ctx.problem, ctx.tableau, ctx.outputs, ctx.dense, ctx.places = problem, tableau, outputs, dense, places
         ctx.save_for_backward(*tensors)
         return *solved.ys, *solved.y, *solved.events, *solved.quartics
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        n, outputs, places = ctx.n, ctx.outputs, ctx.places
         problem = replace(ctx.problem, stats=new_stats(ctx.problem.stats.method, "backward"))
-        inputs = ctx.saved_tensors[n:]
-        g_ys, bar, g_events, g_quartics = (
-            grads[:n],
-            [g.clone() for g in grads[n : 2 * n]],
-            grads[2 * n : 3 * n],
-            grads[3 * n :],
-        )
-        totals = [torch.zeros_like(p) for p in inputs]
-        targets = [*range(len(inputs)), *[i for i in places if i is not None]]
+        outputs, n = ctx.outputs, len(problem.y0)
+        leaves = Leaves(ctx.saved_tensors[n:], problem.field.args, ctx.places)
+        g_ys, g_y, g_events, g_quartics = (grads[i * n : (i + 1) * n] for i in range(4))
+        bar = [g.clone() for g in g_y]
         #: how many events and quartics come before the step
         n_events = sum(len(found) for found in ([] if outputs.events is None else outputs.events.t))
         n_quartics = sum(len(step.rows) for step in outputs.steps)
         for step in reversed(outputs.steps):
             y = tuple([p.detach().requires_grad_() for p in step.y])
-            args = tuple(
-                [
-                    a if i is None else inputs[i].detach().requires_grad_()
-                    for a, i in zip(problem.field.args, places, strict=True)
-                ]
-            )
+            args, copies = leaves.arguments()
             with torch.enable_grad():
                 taken = _take(problem, ctx.tableau, step, y, args, ctx.dense)
             n_events -= len(step.events[0])
@@ -147,23 +169,17 @@ class _Discrete(torch.autograd.Function):
             for piece in taken.pieces:
                 values += piece.coefficients
                 cotangents += [g[n_quartics : n_quartics + len(step.rows)] for g in g_quartics]
-            pairs = [(v, c) for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
-            copies = [a for a, i in zip(args, places, strict=True) if i is not None]
-            found = torch.autograd.grad(
-                [v for v, _ in pairs], [*y, *inputs, *copies], [c for _, c in pairs], allow_unused=True
-            )
-            for b, p, g in zip(bar, y, found[:n], strict=True):
-                b[step.rows] = torch.zeros_like(p) if g is None else g
-            for i, g in zip(targets, found[n:], strict=True):
-                if g is not None:
-                    totals[i] += g
+            found = pull_back(values, [*y, *leaves.inputs, *copies], cotangents)
+            for b, g in zip(bar, filled(found[:n], y), strict=True):
+                b[step.rows] = g
+            leaves.add(found[n:])
         at_start = outputs.at_start
         for b, g in zip(bar, g_ys, strict=True):
             b[at_start] += g[at_start, 0]
         starting = _events_at_start(outputs)
         for b, g in zip(bar, g_events, strict=True):
             b.index_add_(0, starting, g[: len(starting)])
-        return None, None, None, None, None, None, *bar, *totals
+        return None, None, None, None, None, None, *bar, *leaves.totals
 
 
 @dataclass

@@ -19,7 +19,7 @@ from .fields import van_der_pol
 
 double = torch.float64
 each_engine = pytest.mark.parametrize("engine", ["native", "reference"])
-each_gradient = pytest.mark.parametrize("gradient", ["discrete", "autograd"])
+each_gradient = pytest.mark.parametrize("gradient", ["discrete", "autograd", "backsolve"])
 
 
 def tensor(*values: float) -> Tensor:
@@ -212,17 +212,17 @@ def test_gradients_of_events_are_those_of_the_exact_ones(gradient: str) -> None:
 @each_gradient
 def test_gradcheck_of_events_in_state_parameters_and_the_event_function(gradient: str) -> None:
     field, floor = Pull(), Floor()
-    y0 = torch.tensor([[1.0, 0.1], [1.2, -0.2], [1.5, 0.3]], dtype=double, requires_grad=True)
-    scale = tensor(0.5, 1.0, 1.5).requires_grad_()
+    y0 = torch.tensor([[1.0, 0.1], [1.5, 0.3]], dtype=double, requires_grad=True)
+    scale = tensor(1.0, 1.5).requires_grad_()
     events = [Event(floor, terminal=False), Event(lambda t, y, scale: y[:, 0] - 0.1 * t, terminal=True)]
 
     def outcome(y0: Tensor, scale: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
-        # tight, so that an event located on the dense output is the exact one
+        # steps small enough for an event located on the dense output to be the exact one
         s = solve(
-            field, y0, (0.0, 4.0), args=(scale,), event_fn=events, gradient=gradient, rtol=1e-12, atol=1e-12,
-            first_step=0.02, max_step=0.02, min_step=0.02,
+            field, y0, (0.0, 4.0), args=(scale,), event_fn=events, gradient=gradient, method="dopri8",
+            first_step=0.1, max_step=0.1, min_step=0.1,
         )  # fmt: skip
-        assert (s.status[:2] == Status.EVENT).all() and s.event_t[0].shape == (3, 1)
+        assert (s.status == Status.EVENT).all() and s.event_t[0].shape == (2, 1)
         return s.event_t[0], s.event_y[0], s.t, s.y
 
     inputs = (y0, scale, *field.parameters(), *floor.parameters())

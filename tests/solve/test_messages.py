@@ -31,6 +31,8 @@ LATE = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64)
         ({"step_t": torch.tensor([0.5], requires_grad=True)}, "step_t cannot require gradient"),
         ({"method": "dopri6"}, "dopri6"),
         ({"gradient": "discret"}, "Did you mean 'discrete'"),
+        ({"gradient": "backsolve", "dense": True}, "gradient='backsolve' does not go with dense=True"),
+        ({"gradient": "backsolve", "compact": False}, "gradient='backsolve' does not go with dense=False, compact=False"),
         ({"controller": "PJ"}, "controller='PJ' is not known"),
         ({"controller": (1, 2)}, "three numbers"),
         ({"engine": "fast"}, "engine='fast' is not known"),

@@ -10,7 +10,7 @@ import fastode
 from fastode import Status, solve
 
 double = torch.float64
-each_gradient = pytest.mark.parametrize("gradient", ["discrete", "autograd"])
+each_gradient = pytest.mark.parametrize("gradient", ["discrete", "autograd", "backsolve"])
 
 
 def tensor(*values: float) -> Tensor:
