@@ -164,7 +164,7 @@ def integrate(
                 kernels = _to_tape(kernels, problem)
         y1, err = kernels.finish(k)
         accept = clock.judge(err)
-        if accept if isinstance(accept, bool) else bool(accept.any()):
+        if accept is True or (isinstance(clock, RowsClock) and clock.n_accepting):
             if on_accept:
                 on_accept(problem.time_value(t), problem.restore_state(y), problem.time_value(abs(dt)))
             if accept is True and not err <= 1:

@@ -53,13 +53,11 @@ class RowOutputs:
         ys: for each part [R, T, ...], NaN where not reached.
         next: [R] how many times of each row were reached.
         steps, pieces: the records.
-        at_start: rows whose first time is their start.
+        at_start, at_end: rows whose first time is their start, and which reached their end where that is their last.
     """
 
     at_start: Tensor
-    #: the next time of each row in the batch, and for which rows that was looked up
-    pending: Tensor
-    seen: Tensor | None
+    at_end: Tensor
 
     def __init__(
         self,
@@ -72,6 +70,7 @@ class RowOutputs:
         dense: bool,
     ) -> None:
         self.tableau = tableau
+        self.ts = ts
         self.clock = clock
         self.events = events
         self.dtype = problem.real_dtype
@@ -79,49 +78,41 @@ class RowOutputs:
         self.dense = dense
         self.steps: list[RowStep] = []
         self.pieces = [Pieces.none(problem.y0, clock.t)] if dense else []
-        #: times in the direction of each row; after the last comes one that is never reached
-        end = ts.new_full((len(ts), 1), torch.inf)
-        self.due = torch.cat([torch.where(ts.isnan(), torch.inf, ts * clock.sign[:, None]), end], dim=1)
+        # The end of a span needs no dense output: it is filled in when the solve is over.
+        self.ends = ts == clock.active.t_end[:, None]
+        #: after the last time comes one that is never reached
+        self.due = torch.cat([ts.masked_fill(self.ends, torch.nan), torch.full_like(ts[:, :1], torch.nan)], dim=1)
         self.next = torch.zeros(len(ts), dtype=torch.int64, device=ts.device)
         nan = float("nan")
         self.ys = tuple([p.new_full((len(p), ts.shape[1], *p.shape[1:]), nan) for p in problem.y0])
 
     def start(self, t: Tensor, y: Parts) -> bool:
         """States and events at the start itself."""
-        starting = self.due[:, 0] == self.clock.sign * t
+        starting = self.ts[:, 0] == t
         self.at_start = starting.nonzero().squeeze(1)
         for out, part in zip(self.ys, y, strict=True):
             out[self.at_start, 0] = part[self.at_start]
         self.next += starting
-        self._follow(self.clock.rows)
+        self.clock.active.due.copy_(self.due.gather(1, self.next[:, None]).squeeze(1))
         if self.events is not None:
             self.events.start(t, y)
         return False
+
+    def finish(self) -> None:
+        """The solve is over: states at the ends of the spans that were reached."""
+        state = self.clock.all
+        last = self.next[:, None] == torch.arange(self.ts.shape[1], device=self.next.device)
+        self.at_end, index = (self.ends & last & (state.t == state.t_end)[:, None]).nonzero().unbind(1)
+        for out, part in zip(self.ys, self.clock.y, strict=True):
+            out[self.at_end, index] = part[self.at_end]
+        self.next[self.at_end] += 1
 
     def accepted(self, step: Step) -> bool:
         """Outputs and events that the step passed in the rows that accepted it."""
         clock, accept = self.clock, step.accept
         assert isinstance(accept, Tensor)
-        if clock.rows is not self.seen:
-            self._follow(clock.rows)
-        end = clock.sign * step.t1
         found = None if self.events is None else self.events.accepted(step)
-        if found is not None:
-            last = found.at[found.terminal]
-            end = end.index_copy(0, last, clock.sign[last] * found.t[found.terminal])
-        rounds: list[tuple[Tensor, Tensor, Tensor]] = []
-        while True:
-            here = (accept & (self.pending <= end)).nonzero().squeeze(1)
-            if not len(here):
-                break
-            rows = here if clock.rows is None else clock.rows[here]
-            index, due = self.next[rows], clock.sign[here] * self.pending[here]
-            x = torch.where(due == step.t1[here], 1.0, (due - step.t[here]) / step.dt[here])
-            for out, values in zip(self.ys, states_at(step.kernels, step.y1, here, x), strict=True):
-                out[rows, index] = values
-            self.next[rows] = index + 1
-            self.pending[here] = self.due[rows, index + 1]
-            rounds.append((here, index, x))
+        rounds = self._reached(step, found) if len(clock.with_output) else []
         if self.keep:
             self._record(step, accept, rounds, found)
         if self.dense:
@@ -131,11 +122,31 @@ class RowOutputs:
             self.pieces.append(Pieces(rows, step.t[at], step.dt[at], quartics))
         return False
 
-    def _follow(self, rows: Tensor | None) -> None:
-        """The next time of each row in the batch."""
-        self.seen = rows
-        at, due = (self.next, self.due) if rows is None else (self.next[rows], self.due[rows])
-        self.pending = due.gather(1, at[:, None]).squeeze(1)
+    def _reached(self, step: Step, found: Found | None) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """States at the times that were passed; positions, indices of the times and fractions, by rounds."""
+        clock, here = self.clock, self.clock.with_output
+        sign, end = clock.sign[here], step.t1
+        if found is not None:
+            last = found.at[found.terminal]
+            end = end.index_copy(0, last, found.t[found.terminal])
+        end = sign * end[here]
+        rounds: list[tuple[Tensor, Tensor, Tensor]] = []
+        t = clock.active.due[here]
+        while True:
+            passed = sign * t <= end
+            if not bool(passed.all()):
+                here, sign, end, t = here[passed], sign[passed], end[passed], t[passed]
+                if not len(here):
+                    return rounds
+            rows = here if clock.rows is None else clock.rows[here]
+            index = self.next[rows]
+            x = torch.where(t == step.t1[here], 1.0, (t - step.t[here]) / step.dt[here])
+            for out, values in zip(self.ys, states_at(step.kernels, step.y1, here, x), strict=True):
+                out[rows, index] = values
+            self.next[rows] = index + 1
+            t = self.due[rows, index + 1]
+            clock.active.due[here] = t
+            rounds.append((here, index, x))
 
     def _record(
         self, step: Step, accept: Tensor, rounds: list[tuple[Tensor, Tensor, Tensor]], found: Found | None

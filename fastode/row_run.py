@@ -154,6 +154,7 @@ def _take_steps(request: RowRequest, problem: Problem, keep: str) -> tuple[RowsC
     outputs = RowOutputs(problem, request.tableau, clock, request.ts.detach(), events, keep, dense)
     with torch.no_grad():
         integrate(problem, request.tableau, request.engine, clock, outputs)
+        outputs.finish()
     return clock, outputs
 
 

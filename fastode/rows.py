@@ -8,13 +8,14 @@ that the field is not evaluated for them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from .controller import Controller
+from .kernels.native.control import RowControl as NativeControl
 from .kernels.reference import combine, rms_rows
+from .kernels.reference.control import RowControl
 from .kernels.row_state import RUNNING, RowState
 from .problem import Problem
 from .stats import SolveStats
@@ -34,7 +35,7 @@ class RowsClock:
         state: the rows; their ``size`` is the first step, or NaN to have it chosen.
         y0: their states, which become their last good ones.
         controller: shared coefficients and limits.
-        control: the engine's controller, a module with ``start`` and ``control``.
+        control: the engine's class of :class:`fastode.kernels.reference.control.RowControl`.
         max_steps: limit on the attempts of a row.
         jumps: [R, S] bool; at which of the state's stops the field jumps.
         compact: whether rows that have stopped leave the batch.
@@ -50,7 +51,7 @@ class RowsClock:
         state: RowState,
         y0: Parts,
         controller: Controller,
-        control: ModuleType,
+        control: type[RowControl] | type[NativeControl],
         stats: SolveStats,
         max_steps: int,
         jumps: Tensor,
@@ -62,7 +63,8 @@ class RowsClock:
         #: +1 or -1, of all rows and of those in the batch
         self.signs = self.sign = torch.sign(state.t_end - state.t)
         self.controller = controller
-        self.control = control
+        self._kind = control
+        self._control = control(state, controller, max_steps)
         self.stats = stats
         self.max_steps = max_steps
         self.jumps = self._jumps = jumps if bool(jumps.any()) else None
@@ -71,6 +73,10 @@ class RowsClock:
         self.on_jump: Tensor | None = None
         self.may_compact = compact
         self.n_running = len(state)
+        #: how many rows accepted the last attempt
+        self.n_accepting = 0
+        #: positions of those that passed the time of an output
+        self.with_output = torch.empty_like(state.next_stop[:0])
 
     @property
     def t(self) -> Tensor:
@@ -94,7 +100,7 @@ class RowsClock:
 
     def begin(self) -> None:
         """Propose the first attempts."""
-        self.control.start(self.active, self.controller, self.max_steps)
+        self._control.start()
         self.n_running = int((self.active.status == RUNNING).sum())
 
     def propose(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +113,7 @@ class RowsClock:
         a, jumps = self.active, self._jumps
         a.err.copy_(err)
         before = None if jumps is None else a.next_stop.clone()
-        self.n_running = self.control.control(a, self.controller, self.max_steps)
+        self.n_running, self.n_accepting, self.with_output = self._control.control()
         if jumps is not None and before is not None:
             passed = jumps.gather(1, before.clamp(max=jumps.shape[1] - 1)[:, None]).squeeze(1)
             at = (passed & (a.next_stop > before)).nonzero().squeeze(1)
@@ -127,9 +133,9 @@ class RowsClock:
 
     def select(self, accept: Tensor, new: Parts, old: Parts) -> Parts:
         """``new`` in the rows that accepted, ``old`` in the others."""
-        if bool(accept.all()):
+        if self.n_accepting == len(accept):
             return new
-        return tuple([torch.where(accept.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True)])
+        return tuple([self._control.select(n, o) for n, o in zip(new, old, strict=True)])
 
     def compact(self, y: Parts) -> Tensor | None:
         """Let the rows that have stopped leave; the positions of those that stay, or None if nothing changes."""
@@ -139,6 +145,7 @@ class RowsClock:
         stay = (self.active.status == RUNNING).nonzero().squeeze(1)
         self.rows = stay if self.rows is None else self.rows[stay]
         self.active = self.active.take(stay)
+        self._control = self._kind(self.active, self.controller, self.max_steps)
         self.sign = self.sign[stay]
         if self._jumps is not None:
             self._jumps = self._jumps[stay]

@@ -12,10 +12,10 @@ namespace fastode {
 // `arrays`: addresses in the order of RowState, and last how many stops a row has.
 inline RowState row_state(std::int64_t rows, const std::vector<Address>& arrays) {
   check_size(rows, "rows");
-  if (arrays.size() != 14) {
-    throw py::value_error("`arrays` has " + std::to_string(arrays.size()) + " entries; RowState has 14");
+  if (arrays.size() != 15) {
+    throw py::value_error("`arrays` has " + std::to_string(arrays.size()) + " entries; RowState has 15");
   }
-  const auto stops = static_cast<std::int64_t>(arrays[13]);
+  const auto stops = static_cast<std::int64_t>(arrays[14]);
   check_size(stops, "n_stops");
   return {array<double>(arrays[0], rows, "t"),
           array<double>(arrays[1], rows, "t1"),
@@ -30,6 +30,7 @@ inline RowState row_state(std::int64_t rows, const std::vector<Address>& arrays)
           array<std::int64_t>(arrays[10], rows, "n_rejected"),
           array<double>(arrays[11], rows * stops, "stops"),
           array<std::int64_t>(arrays[12], rows, "next_stop"),
+          array<double>(arrays[13], rows, "due"),
           stops};
 }
 

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "fastode/controller.h"
 #include "fastode/norm.h"
 #include "fastode/tableau.h"
 
@@ -58,6 +59,7 @@ struct Kernels {
 struct Target {
   Kernels<float> f32;
   Kernels<double> f64;
+  void (*error_factors)(const RowLimits& rule, std::int64_t rows, const double* err, const double* dt, double* out);
 };
 
 // The table in use; a call that has begun keeps the one it started with.

@@ -88,9 +88,15 @@ class StepOf final : public Step {
 
   void times(std::int64_t rows, const double* t0, const double* dt, const double* t1, void* out) const override {
     T* target = static_cast<T*>(out);
-    for (int i = 0; i < stages_; ++i) {
-      for (std::int64_t r = 0; r < rows; ++r) {
-        *target++ = stage_time(static_cast<T>(t0[r]), static_cast<T>(dt[r]), static_cast<T>(t1[r]), c_[i]);
+    const T* at_end = nullptr;  // the times of the first stage at c = 1
+    for (int i = 0; i < stages_; ++i, target += rows) {
+      const T c = c_[i];
+      if (c == T(1)) {
+        if (at_end != nullptr) std::copy(at_end, at_end + rows, target);
+        else for (std::int64_t r = 0; r < rows; ++r) target[r] = before_end(static_cast<T>(dt[r]), static_cast<T>(t1[r]));
+        at_end = target;
+      } else {
+        for (std::int64_t r = 0; r < rows; ++r) target[r] = stage_time(static_cast<T>(t0[r]), static_cast<T>(dt[r]), T(0), c);
       }
     }
   }

@@ -73,6 +73,8 @@ def autograd(problem: Problem, tableau: ButcherTableau, run: Run, dense: bool) -
         if taken.events:
             events.append(taken.events)
         pieces += taken.pieces
+    found.append(tuple([p[outputs.at_end] for p in y]))
+    places.append((outputs.at_end, outputs.next[outputs.at_end] - 1))
     rows, index = (torch.cat(x) for x in zip(*places, strict=True))
     ys = tuple([out.index_put((rows, index), torch.cat([f[p] for f in found])) for p, out in enumerate(outputs.ys)])
     outputs.pieces = pieces
@@ -150,6 +152,9 @@ class _Discrete(torch.autograd.Function):
         leaves = Leaves(ctx.saved_tensors[n:], problem.field.args, ctx.places)
         g_ys, g_y, g_events, g_quartics = (grads[i * n : (i + 1) * n] for i in range(4))
         bar = [g.clone() for g in g_y]
+        at_end = outputs.at_end
+        for b, g in zip(bar, g_ys, strict=True):
+            b[at_end] += g[at_end, outputs.next[at_end] - 1]
         #: how many events and quartics come before the step
         n_events = sum(len(found) for found in ([] if outputs.events is None else outputs.events.t))
         n_quartics = sum(len(step.rows) for step in outputs.steps)

@@ -7,15 +7,13 @@ operators (``reference``).
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from .._env import engine_from_environment
 from ..errors import InvalidArgument, did_you_mean
 from ..tree import Parts
 from .binding import Binding
 from .native import NativeRowsStep, NativeStep, unavailable
-from .native import control as native_control
-from .reference import control as reference_control
+from .native.control import RowControl as NativeControl
+from .reference.control import RowControl
 from .torch_step import TorchStep
 
 ENGINES = ("native", "reference")
@@ -31,9 +29,9 @@ class Engine:
         self.reason = reason
 
     @property
-    def control(self) -> ModuleType:
+    def control(self) -> type[RowControl] | type[NativeControl]:
         """The controller of rows."""
-        return native_control if self.name == "native" else reference_control
+        return NativeControl if self.name == "native" else RowControl
 
     def bind(self, binding: Binding) -> TorchStep | NativeStep:
         """The kernels of one solve."""

@@ -33,6 +33,7 @@ class RowState:
         n_accepted, n_rejected: int64.
         stops: [R, K] where a step must end before ``t_end``, in the order in which they come; then ``t_end``.
         next_stop: int64; how many of them are behind the row.
+        due: the next time at which the row has an output; NaN after the last.
     """
 
     t: Tensor
@@ -48,6 +49,7 @@ class RowState:
     n_rejected: Tensor
     stops: Tensor
     next_stop: Tensor
+    due: Tensor
 
     @classmethod
     def begin(cls, t0: Tensor, t_end: Tensor, size: Tensor, stops: Tensor | None = None) -> RowState:
@@ -67,6 +69,7 @@ class RowState:
             n_rejected=count.clone(),
             stops=t0.new_empty(len(t0), 0) if stops is None else stops.contiguous(),
             next_stop=count.clone(),
+            due=torch.full_like(t0, torch.nan),
         )
 
     def take(self, rows: Tensor) -> RowState:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fastode.controller import Controller
-from fastode.kernels.native import control as native
+from fastode.kernels.native.control import RowControl, limits_of
 from fastode.kernels.row_state import RowState
 
 ROOT = Path(__file__).parents[2]
@@ -66,13 +66,14 @@ def test_the_controller_has_the_bits_of_the_native_one_in_any_order(library: cty
     library.cuda_on_cpu_order(order)
     controller = Controller(order=5, filter=(0.58, -0.21, 0.1))
     ours, theirs = random_rows(n), random_rows(n)
-    limits = Limits((ctypes.c_double * 9)(*native.limits_of(controller)), 4)
+    limits = Limits((ctypes.c_double * 9)(*limits_of(controller)), 4)
     arrays = (ctypes.c_void_p * len(theirs.addresses))(*theirs.addresses)
     rows = ctypes.c_int64(n)
-    native.start(ours, controller, 4)
+    native = RowControl(ours, controller, 4)
+    native.start()
     assert library.fastode_start_rows(rows, ctypes.byref(arrays), ctypes.byref(limits), None) == 0
     for _ in range(6):
-        native.control(ours, controller, 4)
+        native.control()
         assert library.fastode_control_rows(rows, ctypes.byref(arrays), ctypes.byref(limits), None) == 0
         for f in fields(RowState):
             a, b = getattr(ours, f.name), getattr(theirs, f.name)

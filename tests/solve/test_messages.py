@@ -32,7 +32,10 @@ LATE = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64)
         ({"method": "dopri6"}, "dopri6"),
         ({"gradient": "discret"}, "Did you mean 'discrete'"),
         ({"gradient": "backsolve", "dense": True}, "gradient='backsolve' does not go with dense=True"),
-        ({"gradient": "backsolve", "compact": False}, "gradient='backsolve' does not go with dense=False, compact=False"),
+        (
+            {"gradient": "backsolve", "compact": False},
+            "does not go with dense=False, compact=False",
+        ),
         ({"controller": "PJ"}, "controller='PJ' is not known"),
         ({"controller": (1, 2)}, "three numbers"),
         ({"engine": "fast"}, "engine='fast' is not known"),

@@ -1,5 +1,6 @@
 #pragma once
 #include "hd.h"
+#include "power.h"
 
 namespace fastode {
 
@@ -64,6 +65,7 @@ struct RowState {
   std::int64_t* n_rejected;
   const double* stops;       // n_stops a row: where a step must end before t_end, in the order in which they come
   std::int64_t* next_stop;   // how many of them are behind the row
+  const double* due;         // the next time at which the row has an output; NaN after the last
   std::int64_t n_stops;
 };
 
@@ -98,30 +100,43 @@ FASTODE_HD void propose_row(std::int64_t r, const RowState& state, const RowLimi
   if (state.t1[r] == t) stop_row(r, state, Status::STEP_UNDERFLOW);
 }
 
+FASTODE_HD bool accepts(double err, double dt, const Limits& limits) {
+  return (err <= 1.0) | ((absolute(dt) <= limits.dt_min) & (err == err));
+}
+
+// What the last error says about the next step; meaningless where it is 0 or not finite.
+FASTODE_HD double error_factor(double err, double dt, const RowLimits& rule) {
+  return power(err, accepts(err, dt, rule.limits) ? -rule.filter[0] : -1.0 / rule.limits.order);
+}
+
+// What control_row did, as bits of a sum.
+constexpr int ROW_RUNS = 1, ROW_ACCEPTED = 2, ROW_HAS_OUTPUT = 4;
+
 // Judges the attempt of a running row, moves it on if accepted, and proposes the next. A row that has stopped is left alone.
 // An error that is NaN or infinite rejects with the smallest factor: the step may have left the field's domain.
-FASTODE_HD void control_row(std::int64_t r, const RowState& state, const RowLimits& rule) {
+FASTODE_HD int control_row(std::int64_t r, const RowState& state, const RowLimits& rule, double error_factor) {
   state.accept[r] = 0;
-  if (state.status[r] != static_cast<std::int32_t>(Status::RUNNING)) return;
+  if (state.status[r] != static_cast<std::int32_t>(Status::RUNNING)) return 0;
 
   const Limits& limits = rule.limits;
-  const double err = state.err[r], tried = absolute(state.dt[r]);
+  const double err = state.err[r], dt = state.dt[r], tried = absolute(dt);
   const bool broken = err != err;
-  const bool shortest = tried <= limits.dt_min;
-  const bool accept = err <= 1.0 || (shortest && !broken);
-  const bool hopeless = broken && (shortest || tried <= LEAST_SHARE * absolute(state.t_end[r] - state.t[r]));
+  const bool accept = accepts(err, dt, limits);
+  const bool hopeless =
+      broken && (tried <= limits.dt_min || tried <= LEAST_SHARE * absolute(state.t_end[r] - state.t[r]));
 
   double largest = tried * limits.factor_max, size = tried * limits.factor_min;
   if (accept) largest = nan_max(largest, state.size[r]);
   if (err == 0.0) {
     size = largest;
   } else if (absolute(err) <= MAX_DOUBLE) {
-    double wanted = limits.safety / ::pow(err, accept ? rule.filter[0] : 1.0 / limits.order);
-    if (accept && rule.filter[1] != 0.0) wanted /= ::pow(state.history[2 * r], rule.filter[1]);
-    if (accept && rule.filter[2] != 0.0) wanted /= ::pow(state.history[2 * r + 1], rule.filter[2]);
+    double wanted = limits.safety * error_factor;
+    if (accept && rule.filter[1] != 0.0) wanted *= power(state.history[2 * r], -rule.filter[1]);
+    if (accept && rule.filter[2] != 0.0) wanted *= power(state.history[2 * r + 1], -rule.filter[2]);
     size = nan_min(largest, nan_max(tried * wanted, size));
   }
   state.size[r] = size;
+  int done = 0;
   if (accept) {
     state.accept[r] = 1;
     state.t[r] = state.t1[r];
@@ -129,13 +144,25 @@ FASTODE_HD void control_row(std::int64_t r, const RowState& state, const RowLimi
     state.n_accepted[r] += 1;
     state.history[2 * r + 1] = state.history[2 * r];
     state.history[2 * r] = err > LEAST_ERROR ? err : LEAST_ERROR;
+    done = ROW_ACCEPTED;
+    if (dt < 0.0 ? state.due[r] >= state.t[r] : state.due[r] <= state.t[r]) done += ROW_HAS_OUTPUT;
   } else {
     state.n_rejected[r] += 1;
   }
-  if (hopeless) return stop_row(r, state, Status::NON_FINITE);
+  if (hopeless) {
+    stop_row(r, state, Status::NON_FINITE);
+    return done;
+  }
   propose_row(r, state, rule);
-  const bool underflow = state.status[r] == static_cast<std::int32_t>(Status::STEP_UNDERFLOW);
-  if (broken && underflow) stop_row(r, state, Status::NON_FINITE);
+  if (state.status[r] == static_cast<std::int32_t>(Status::RUNNING)) return done + ROW_RUNS;
+  if (broken && state.status[r] == static_cast<std::int32_t>(Status::STEP_UNDERFLOW)) {
+    stop_row(r, state, Status::NON_FINITE);
+  }
+  return done;
+}
+
+FASTODE_HD int control_row(std::int64_t r, const RowState& state, const RowLimits& rule) {
+  return control_row(r, state, rule, error_factor(state.err[r], state.dt[r], rule));
 }
 
 }  // namespace fastode

@@ -25,12 +25,16 @@ FASTODE_HD T scaled_error(T e, T y0, T y1, T rtol, T atol) {
 // Time of a stage. A stage at c = 1 is evaluated just before the end of the step, so that a discontinuity placed exactly
 // there is still seen from the left (torchdiffeq's Perturb.PREV).
 template <class T>
-FASTODE_HD T stage_time(T t0, T dt, T t1, T c) {
-  if (c == T(0)) return t0;
-  if (c != T(1)) return t0 + c * dt;
+FASTODE_HD T before_end(T dt, T t1) {
   const T before = dt < T(0) ? T(HUGE_VAL) : -T(HUGE_VAL);
   if constexpr (sizeof(T) == 4) return ::nextafterf(t1, before);
   else return ::nextafter(t1, before);
+}
+
+template <class T>
+FASTODE_HD T stage_time(T t0, T dt, T t1, T c) {
+  if (c == T(0)) return t0;
+  return c == T(1) ? before_end(dt, t1) : t0 + c * dt;
 }
 
 }  // namespace fastode

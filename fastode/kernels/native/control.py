@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import torch
+from torch import Tensor
+
 from ...controller import Controller
 from ..row_state import RowState
 
@@ -18,11 +21,23 @@ def limits_of(controller: Controller) -> list[float]:
     return [float(c.order), c.safety, c.factor_min, c.factor_max, c.dt_min, c.dt_max, *exponents]
 
 
-def start(state: RowState, controller: Controller, max_steps: int) -> None:
-    """:func:`fastode.kernels.reference.control.start`."""
-    _native.start_rows(len(state), state.addresses, limits_of(controller), max_steps)
+class RowControl:
+    """:class:`fastode.kernels.reference.control.RowControl`."""
 
+    def __init__(self, state: RowState, controller: Controller, max_steps: int) -> None:
+        self._state = state  # whose memory C++ holds
+        self._outputs = torch.empty_like(state.next_stop)
+        self._native = _native.RowControl(
+            len(state), state.addresses, limits_of(controller), max_steps, self._outputs.data_ptr()
+        )
+        self.start = self._native.start
 
-def control(state: RowState, controller: Controller, max_steps: int) -> int:
-    """:func:`fastode.kernels.reference.control.control`."""
-    return _native.control_rows(len(state), state.addresses, limits_of(controller), max_steps)
+    def control(self) -> tuple[int, int, Tensor]:
+        running, accepted, with_output = self._native.control()
+        return running, accepted, self._outputs[:with_output]
+
+    def select(self, new: Tensor, old: Tensor) -> Tensor:
+        out = torch.empty_like(new)
+        size = new.nbytes // len(new) if len(new) else 0
+        self._native.select(size, new.data_ptr(), old.data_ptr(), out.data_ptr())
+        return out

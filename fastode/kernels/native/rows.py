@@ -21,18 +21,28 @@ class NativeRowsStep(NativeStep):
 
     def begin(self, t: Any, dt: Any, t1: Any, y: Parts) -> Sequence[Tensor]:
         self.begin_at(y, dt)
+        self.pointer = dt.data_ptr()
         times = torch.empty(self.tableau.stages, len(t), dtype=y[0].dtype)
         self.steps[0].times_rows(t.data_ptr(), dt.data_ptr(), t1.data_ptr(), times.data_ptr())
         return times.unbind(0)
 
     def stage(self, i: int, k: Parts) -> Parts:
         self.k.append(k)
+        if self.alone:
+            spares = self.spares[0]
+            if self.scratch:
+                spares.give(self.scratch[0])
+                self.scratch = ()
+            out = spares.take()
+            self.steps[0].stage_rows(i, self.pointer, k[0].data_ptr(), out.data_ptr())
+            self.scratch = (out,)
+            return self.scratch
         for spares, part in zip(self.spares, self.scratch, strict=False):
             spares.give(part)
         self.scratch = ()
         z = tuple([spares.take() for spares in self.spares])
         for step, slope, out in zip(self.steps, k, z, strict=True):
-            step.stage_rows(i, self.dt.data_ptr(), slope.data_ptr(), out.data_ptr())
+            step.stage_rows(i, self.pointer, slope.data_ptr(), out.data_ptr())
         self.scratch = z
         return z
 
@@ -40,7 +50,7 @@ class NativeRowsStep(NativeStep):
         self._place_solution(k)
         errors = torch.empty(len(self.steps), len(self.dt), dtype=torch.float64)
         for step, slope, out, err in zip(self.steps, k, self.y1, errors.unbind(0), strict=True):
-            step.finish_rows(self.dt.data_ptr(), slope.data_ptr(), out.data_ptr(), self.write, err.data_ptr())
+            step.finish_rows(self.pointer, slope.data_ptr(), out.data_ptr(), self.write, err.data_ptr())
         if not self.tableau.adaptive:
             return self.y1, nan_where_broken(self.y1)
         return self.y1, errors[0] if len(errors) == 1 else errors.amax(dim=0)

@@ -27,41 +27,66 @@ from ..row_state import (
 )
 
 
-def start(state: RowState, controller: Controller, max_steps: int) -> None:
-    """The first attempt of every row."""
-    _propose(state, state.status == RUNNING, controller, max_steps)
+class RowControl:
+    """Controls the rows of one batch.
 
-
-def control(state: RowState, controller: Controller, max_steps: int) -> int:
-    """Judge the attempts by ``state.err``, move on where accepted, propose the next; how many rows are running.
-
-    Rows that have stopped stay as they are. An error that is NaN or infinite rejects with the smallest factor: the step
-    may have left the field's domain. A row ends as non-finite when that does not help.
+    Args:
+        state: their arrays, which stay the same ones.
+        controller: shared coefficients and limits.
+        max_steps: limit on the attempts of a row.
     """
-    running = state.status == RUNNING
-    err, tried, history = state.err, state.dt.abs(), state.history
-    broken, shortest = err.isnan(), tried <= controller.dt_min
-    accept = running & ((err <= 1) | (shortest & ~broken))
-    f0, f1, f2 = (f / controller.order for f in controller.filter)
-    filtered = controller.safety / err**f0 / history[:, 0] ** f1 / history[:, 1] ** f2
-    wanted = torch.where(accept, filtered, controller.safety / err ** (1 / controller.order))
-    smallest, largest = tried * controller.factor_min, tried * controller.factor_max
-    largest = torch.where(accept, torch.maximum(largest, state.size), largest)
-    size = torch.where(err.isfinite(), (tried * wanted).maximum(smallest).minimum(largest), smallest)
-    _set(state.size, running, torch.where(err == 0, largest, size))
-    state.accept.copy_(accept)
-    _set(state.t, accept, state.t1)
-    if state.stops.shape[1]:
-        state.next_stop += accept & (state.next_stop < state.stops.shape[1]) & (state.t == _next_stop(state))
-    _set(history[:, 1], accept, history[:, 0].clone())
-    _set(history[:, 0], accept, err.clamp(min=LEAST_ERROR))
-    state.n_accepted += accept
-    state.n_rejected += running & ~accept
-    hopeless = shortest | (tried <= LEAST_SHARE * (state.t_end - state.t).abs())
-    _stop(state, running & broken & hopeless, NON_FINITE)
-    _propose(state, state.status == RUNNING, controller, max_steps)
-    _stop(state, running & broken & (state.status == STEP_UNDERFLOW), NON_FINITE)
-    return int((state.status == RUNNING).sum())
+
+    def __init__(self, state: RowState, controller: Controller, max_steps: int) -> None:
+        self.state = state
+        self.controller = controller
+        self.max_steps = max_steps
+
+    def start(self) -> None:
+        """The first attempt of every row."""
+        _propose(self.state, self.state.status == RUNNING, self.controller, self.max_steps)
+
+    def control(self) -> tuple[int, int, Tensor]:
+        """Judge the attempts by ``state.err``, move on where accepted, propose the next.
+
+        Rows that have stopped stay as they are. An error that is NaN or infinite rejects with the smallest factor: the
+        step may have left the field's domain. A row ends as non-finite when that does not help.
+
+        Returns:
+            How many rows run on, how many accepted, and the positions of those that have passed the time of an output,
+            which are overwritten by the next call.
+        """
+        state, controller = self.state, self.controller
+        running = state.status == RUNNING
+        err, tried, history = state.err, state.dt.abs(), state.history
+        backward = state.dt < 0
+        broken, shortest = err.isnan(), tried <= controller.dt_min
+        accept = running & ((err <= 1) | (shortest & ~broken))
+        f0, f1, f2 = (f / controller.order for f in controller.filter)
+        filtered = controller.safety / err**f0 / history[:, 0] ** f1 / history[:, 1] ** f2
+        wanted = torch.where(accept, filtered, controller.safety / err ** (1 / controller.order))
+        smallest, largest = tried * controller.factor_min, tried * controller.factor_max
+        largest = torch.where(accept, torch.maximum(largest, state.size), largest)
+        size = torch.where(err.isfinite(), (tried * wanted).maximum(smallest).minimum(largest), smallest)
+        _set(state.size, running, torch.where(err == 0, largest, size))
+        state.accept.copy_(accept)
+        _set(state.t, accept, state.t1)
+        if state.stops.shape[1]:
+            state.next_stop += accept & (state.next_stop < state.stops.shape[1]) & (state.t == _next_stop(state))
+        _set(history[:, 1], accept, history[:, 0].clone())
+        _set(history[:, 0], accept, err.clamp(min=LEAST_ERROR))
+        state.n_accepted += accept
+        state.n_rejected += running & ~accept
+        hopeless = shortest | (tried <= LEAST_SHARE * (state.t_end - state.t).abs())
+        _stop(state, running & broken & hopeless, NON_FINITE)
+        _propose(state, state.status == RUNNING, controller, self.max_steps)
+        _stop(state, running & broken & (state.status == STEP_UNDERFLOW), NON_FINITE)
+        with_output = accept & torch.where(backward, state.due >= state.t, state.due <= state.t)
+        counts: list[int] = torch.stack([state.status == RUNNING, accept]).sum(dim=1).tolist()
+        return counts[0], counts[1], with_output.nonzero().squeeze(1)
+
+    def select(self, new: Tensor, old: Tensor) -> Tensor:
+        """``new`` in the rows that accepted, ``old`` in the others."""
+        return torch.where(self.state.accept.view(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 def _next_stop(state: RowState) -> Tensor:

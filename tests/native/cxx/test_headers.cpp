@@ -77,20 +77,34 @@ void rows_stop_for_good() {
   double history[2 * R] = {1, 1, 1, 1, 1, 1, 1, 1};
   unsigned char accept[R];
   std::int32_t status[R] = {};
-  std::int64_t accepted[R] = {}, rejected[R] = {};
-  const RowState state{t, t1, dt, size, history, err, t_end, accept, status, accepted, rejected};
+  std::int64_t accepted[R] = {}, rejected[R] = {}, next_stop[R] = {};
+  const double due[R] = {1, NOT, NOT, 0.12};
+  const RowState state{t,      t1,     dt,       size,     history, err,       t_end, accept,
+                       status, accepted, rejected, nullptr, next_stop, due,   0};
   const RowLimits limits{{5, 0.9, 0.2, 10, 0, INF}, {0.2, 0, 0}, 60};
   for (int r = 0; r < R; ++r) propose_row(r, state, limits);
   CHECK(t1[0] == 1 && dt[0] == 1);  // cut at the end
+  int with_output = 0;
   for (int round = 0; round < 100; ++round) {
-    for (int r = 0; r < R; ++r) control_row(r, state, limits);
+    for (int r = 0; r < R; ++r) with_output += (control_row(r, state, limits) & ROW_HAS_OUTPUT) != 0;
     size[3] = dt[3] = status[3] == 0 ? 1e-3 : dt[3];
     t1[3] = t[3] + dt[3];
   }
   CHECK(status[0] == 1 && status[1] == 2 && status[2] == 3 && status[3] == 4);
   CHECK(accepted[0] == 1 && accepted[3] == 60 && accepted[2] == 0 && rejected[2] < 60);
+  CHECK(with_output > 1 && with_output < accepted[0] + accepted[3]);
   CHECK(t[0] == 1 && t[1] == 1 && t[2] == 0);
   CHECK(dt[0] == 0 && dt[1] == 0 && dt[2] == 0 && dt[3] == 0);
+}
+
+void the_power_is_that_of_the_library() {
+  for (double x : {5e-324, 1e-310, 1e-100, 0.3, 0.70710678, 0.7071068, 1.0, 1.4142135, 1.4142136, 3.0, 1e308}) {
+    for (double e : {-0.2, -1.0 / 3, -0.5, 0.14}) {
+      const double exact = std::pow(x, e);
+      CHECK(std::abs(power(x, e) - exact) <= 1e-13 * exact);
+    }
+  }
+  for (double x : {0.0, -1.0, INF, NOT}) power(x, -0.2);  // meaningless, but defined
 }
 
 }  // namespace
@@ -103,5 +117,6 @@ int main() {
   the_quartic_meets_its_five_conditions();
   the_controller_follows_the_error();
   rows_stop_for_good();
+  the_power_is_that_of_the_library();
   return failures == 0 ? 0 : 1;
 }
