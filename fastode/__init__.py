@@ -21,8 +21,8 @@ from .errors import (
     UnsupportedInput,
 )
 from .perturb import Perturb
-from .row_events import Event
-from .solution import RowStats, Solution, Status
+from .rows.events import Event
+from .rows.solution import RowStats, Solution, Status
 from .stats import SolveStats, StatsLog, last_stats, stats
 
 try:

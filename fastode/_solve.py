@@ -17,11 +17,11 @@ from .field import Field
 from .kernels import select
 from .methods import lookup
 from .problem import Problem, check_state, check_tolerance
-from .row_events import Event, EventFn, check_events
-from .row_run import GRADIENTS, RowRequest, run
-from .row_times import per_row, spans_and_times, stops
+from .rows.events import Event, EventFn, check_events
+from .rows.run import GRADIENTS, RowRequest, run
+from .rows.solution import Solution
+from .rows.times import per_row, spans_and_times, stops
 from .run import refuse_without_data
-from .solution import Solution
 from .stats import new_stats
 from .tableau import ButcherTableau
 

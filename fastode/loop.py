@@ -22,7 +22,7 @@ from .kernels import Engine
 from .kernels.native import NativeStep
 from .kernels.torch_step import TorchStep
 from .problem import Problem
-from .rows import RowsClock, choose_first_steps
+from .rows.clock import RowsClock, choose_first_steps
 from .tableau import ButcherTableau
 from .tree import Parts
 

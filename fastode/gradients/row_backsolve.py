@@ -26,17 +26,17 @@ from ..kernels.row_state import RowState
 from ..kernels.torch_step import stage_times
 from ..loop import Step, integrate
 from ..problem import Problem
-from ..row_events import in_table
-from ..row_times import in_order
-from ..rows import RowsClock
-from ..solution import Status
+from ..rows.clock import RowsClock
+from ..rows.events import in_table
+from ..rows.solution import Status
+from ..rows.times import in_order
 from ..stats import SolveStats, new_stats
 from ..tree import Parts, flatten
 from .node import filled, pull_back
 from .rows import Leaves, Run, Solved, plain
 
 if TYPE_CHECKING:
-    from ..row_run import RowRequest
+    from ..rows.run import RowRequest
 
 
 def backsolve(request: RowRequest, problem: Problem, run: Run) -> Solved:

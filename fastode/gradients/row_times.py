@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..row_events import Event, event_value
+from ..rows.events import Event, event_value
 from ..tree import Parts
 
 

@@ -18,9 +18,9 @@ from ..field import Field, is_per_row
 from ..kernels import Binding
 from ..kernels.torch_step import TorchStep
 from ..problem import Problem
-from ..row_dense import Pieces, coefficients_of
-from ..row_outputs import RowOutputs, RowStep, states_at
-from ..rows import RowsClock
+from ..rows.clock import RowsClock
+from ..rows.dense import Pieces, coefficients_of
+from ..rows.outputs import RowOutputs, RowStep, states_at
 from ..stats import new_stats
 from ..tableau import ButcherTableau
 from ..tree import Parts

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import fastode
 from fastode import Event, Status, solve
-from fastode.row_events import root
+from fastode.rows.events import root
 
 from .fields import van_der_pol
 

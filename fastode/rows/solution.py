@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import InvalidArgument, NonFiniteState, SolverError, StepSizeUnderflow, TooManySteps
-from .kernels import row_state
-from .row_dense import DenseRows
+from ..errors import InvalidArgument, NonFiniteState, SolverError, StepSizeUnderflow, TooManySteps
+from ..kernels import row_state
+from .dense import DenseRows
 
 
 class Status(IntEnum):
@@ -97,7 +97,7 @@ class Solution:
     dense: DenseRows | None = None
 
     def sol(self, t: float | Tensor) -> Any:
-        """States at any time of the spans: :meth:`fastode.row_dense.DenseRows.__call__`.
+        """States at any time of the spans: :meth:`fastode.rows.dense.DenseRows.__call__`.
 
         Raises:
             InvalidArgument: the solve was not asked for it, or ``t`` lies outside.

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InvalidArgument
-from .kernels.reference import quartic_coefficients
-from .tableau import ButcherTableau
-from .tree import Parts
+from ..errors import InvalidArgument
+from ..kernels.reference import quartic_coefficients
+from ..tableau import ButcherTableau
+from ..tree import Parts
 
 
 @dataclass(frozen=True)

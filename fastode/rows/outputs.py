@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .loop import Kernels, Step
-from .problem import Problem
-from .row_dense import Pieces, coefficients_of
-from .row_events import Found, RowEvents
-from .rows import RowsClock
-from .tableau import ButcherTableau
-from .tree import Parts
+from ..loop import Kernels, Step
+from ..problem import Problem
+from ..tableau import ButcherTableau
+from ..tree import Parts
+from .clock import RowsClock
+from .dense import Pieces, coefficients_of
+from .events import Found, RowEvents
 
 
 @dataclass

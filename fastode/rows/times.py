@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InvalidArgument
+from ..errors import InvalidArgument
 
 
 def per_row(name: str, value: Any, rows: int, device: torch.device) -> Tensor:

@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .controller import Controller
-from .errors import UnsupportedInput
-from .gradients.row_backsolve import backsolve
-from .gradients.row_times import event_shifts, flow, shift_of
-from .gradients.rows import Solved, autograd, discrete, plain
-from .kernels import Engine
-from .kernels.row_state import FINISHED, RowState
-from .loop import integrate
-from .problem import Problem
-from .row_dense import DenseRows, Pieces
-from .row_events import Event, RowEvents, in_table
-from .row_outputs import RowOutputs
-from .rows import RowsClock
+from ..controller import Controller
+from ..errors import UnsupportedInput
+from ..gradients.row_backsolve import backsolve
+from ..gradients.row_times import event_shifts, flow, shift_of
+from ..gradients.rows import Solved, autograd, discrete, plain
+from ..kernels import Engine
+from ..kernels.row_state import FINISHED, RowState
+from ..loop import integrate
+from ..problem import Problem
+from ..tableau import ButcherTableau
+from ..tree import Parts
+from .clock import RowsClock
+from .dense import DenseRows, Pieces
+from .events import Event, RowEvents, in_table
+from .outputs import RowOutputs
 from .solution import RowStats, Solution
-from .tableau import ButcherTableau
-from .tree import Parts
 
 GRADIENTS = ("discrete", "autograd", "backsolve")
 

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .controller import Controller
-from .kernels.native.control import RowControl as NativeControl
-from .kernels.reference import combine, rms_rows
-from .kernels.reference.control import RowControl
-from .kernels.row_state import RUNNING, RowState
-from .problem import Problem
-from .stats import SolveStats
-from .tableau import ButcherTableau
-from .tree import Parts
+from ..controller import Controller
+from ..kernels.native.control import RowControl as NativeControl
+from ..kernels.reference import combine, rms_rows
+from ..kernels.reference.control import RowControl
+from ..kernels.row_state import RUNNING, RowState
+from ..problem import Problem
+from ..stats import SolveStats
+from ..tableau import ButcherTableau
+from ..tree import Parts
 
 #: The batch is compacted when at most this share of its rows is running: at most 2.4 log2(R) times, and not more than a
 #: quarter of the evaluations is for rows that have stopped. Van der Pol oscillators (two features, a cheap field) take

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import FieldError, InvalidArgument, UnsupportedInput
-from .field import is_per_row
-from .kernels.row_state import EVENT, NON_FINITE
-from .loop import Step
-from .problem import Problem
-from .row_dense import Pieces, coefficients_of
-from .rows import RowsClock
-from .tableau import ButcherTableau
-from .tree import Parts
+from ..errors import FieldError, InvalidArgument, UnsupportedInput
+from ..field import is_per_row
+from ..kernels.row_state import EVENT, NON_FINITE
+from ..loop import Step
+from ..problem import Problem
+from ..tableau import ButcherTableau
+from ..tree import Parts
+from .clock import RowsClock
+from .dense import Pieces, coefficients_of
 
 EventFn = Callable[..., Tensor]
 
