@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import SolverError
-from ..field import Field, is_per_row
+from ..field import Field
 from ..kernels.reference import stage
 from ..kernels.reference.combine import per_row
 from ..kernels.row_state import RowState
@@ -32,8 +32,9 @@ from ..rows.solution import Status
 from ..rows.times import in_order
 from ..stats import SolveStats, new_stats
 from ..tree import Parts, flatten
+from .leaves import Leaves
 from .node import filled, pull_back
-from .rows import Leaves, Run, Solved, plain
+from .rows import Run, Solved, plain
 
 if TYPE_CHECKING:
     from ..rows.run import RowRequest
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 def backsolve(request: RowRequest, problem: Problem, run: Run) -> Solved:
     """One node of ``y0`` and the request's inputs, which keeps outputs only."""
-    leaves = Leaves(request.inputs, problem.field.args)
+    leaves = Leaves(request.inputs, problem.field.args, len(problem.y0[0]))
     box: list[Solved] = []
     n = len(problem.y0)
     flat = _Backsolve.apply(request, problem, run, box, leaves.places, *problem.y0, *leaves.inputs)
@@ -69,7 +70,8 @@ class _Backsolve(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         n = len(ctx.problem.y0)
-        leaves = Leaves(ctx.saved_tensors[n:], ctx.problem.field.args, ctx.places)
+        problem = ctx.problem
+        leaves = Leaves(ctx.saved_tensors[n:], problem.field.args, len(problem.y0[0]), ctx.places)
         back = _Back(ctx.request, ctx.problem, ctx.solved, leaves, grads[:n], grads[n : 2 * n], grads[2 * n :])
         return None, None, None, None, None, *back.run(), *leaves.totals
 
@@ -232,13 +234,11 @@ class _Back:
         for i in range(n, 2 * n):
             a = torch.cat([z[i] for z in states])
             bar.append(a * per_row(sizes, a))
-        own, copies = self.leaves.arguments()
-        whole = len(self.reached)
         again = rows.repeat(len(used))
+        args, copies = self.leaves.arguments(again)
         with torch.enable_grad():
-            own = tuple([a[again] if is_per_row(a, whole) else a for a in own])
-            f = self._evaluate(times[used].flatten(), y, own, self.problem.stats)
-        self.leaves.add(pull_back(f, [*self.leaves.inputs, *copies], bar))
+            f = self._evaluate(times[used].flatten(), y, args, self.problem.stats)
+        self.leaves.add(pull_back(f, [*self.leaves.inputs, *copies], bar), again)
         return False
 
     def _check(self) -> None:

@@ -171,7 +171,7 @@ def _solve(
         return autograd(problem, request.tableau, steps, request.dense)
     if request.gradient == "backsolve":
         return backsolve(request, problem, steps)
-    return discrete(problem, request.tableau, steps, request.inputs, request.dense)
+    return discrete(problem, request.tableau, request.engine, steps, request.inputs, request.dense)
 
 
 def _moved(request: RowRequest, problem: Problem, at: Tensor, t: Tensor, y: Parts) -> Parts:
