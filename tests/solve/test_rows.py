@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastode
-from fastode import Solution, Status, solve
+from fastode import Event, Solution, Status, solve
 
 from .fields import decay, van_der_pol
 
@@ -212,6 +212,29 @@ def test_no_rows_and_no_features(engine: str) -> None:
     assert flat.ys.shape == (2, 2, 0) and (flat.status == Status.FINISHED).all()
     one = solve(lambda t, y: y, torch.ones(1, dtype=double), (0.0, 1.0), engine=engine)
     torch.testing.assert_close(one.y, torch.ones(1, dtype=double).exp(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 0), (3, 0), (1, 1)], ids=str)
+@pytest.mark.parametrize("gradient", ["discrete", "autograd", "backsolve"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_rows_and_no_features_with_everything_switched_on(
+    shape: tuple[int, int], gradient: str, engine: str
+) -> None:
+    y0 = torch.ones(shape, dtype=double, requires_grad=True)
+    w = torch.tensor(1.0, dtype=double, requires_grad=True)
+    t1 = torch.full(shape[:1], 2.0, dtype=double, requires_grad=True)
+    events = [Event(lambda t, y, w: y.sum(-1) - 0.5, terminal=False), Event(lambda t, y, w: t - 1.9)]
+    found = solve(
+        lambda t, y, w: -w * y, y0, (0.0, t1), torch.linspace(0, 2, 5, dtype=double), args=(w,), gradient=gradient,
+        dense=gradient != "backsolve", event_fn=events, jump_t=torch.tensor([0.5]), engine=engine,
+    )  # fmt: skip
+    assert found.event_t[1].shape == (shape[0], min(shape[0], 1))
+    values = [found.ys.nan_to_num(), found.y, found.t, *[v.nan_to_num() for v in found.event_t + found.event_y]]
+    if gradient != "backsolve":
+        values.append(found.sol(0.7))
+    gradients = torch.autograd.grad(sum(v.sum() for v in values), (y0, w, t1))
+    for g, x in zip(gradients, (y0, w, t1), strict=True):
+        assert g.shape == x.shape and g.isfinite().all()
 
 
 def test_a_field_that_writes_into_one_buffer_and_a_state_that_is_not_contiguous() -> None:
