@@ -172,6 +172,7 @@ def integrate(
             step = Step(t, dt, t1, y, y1, kernels, k0, accept)
             done = observer.accepted(step)
             y, k0 = clock.select(accept, step.y_next, y), clock.select(accept, k, k0)
+            del step  # it holds buffers that the next one writes into
             if isinstance(clock, RowsClock):
                 if clock.on_jump is not None and jump is not None:
                     y = jump(clock.on_jump, y)
