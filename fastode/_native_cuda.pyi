@@ -2,10 +2,29 @@
 
 from collections.abc import Sequence
 
-def device_count() -> int: ...
-def driver_status() -> str: ...
+def device_status() -> str:
+    """Why the current device cannot run these kernels, or an empty string."""
+
 def start_rows(rows: int, arrays: Sequence[int], limits: Sequence[float], max_steps: int, stream: int) -> None: ...
 def control_rows(rows: int, arrays: Sequence[int], limits: Sequence[float], max_steps: int, stream: int) -> None: ...
+def finish_rows(
+    itemsize: int,
+    rows: int,
+    cols: int,
+    slopes: Sequence[int],
+    state: Sequence[float],
+    error: Sequence[float],
+    dt: int,
+    y: int,
+    y1: int,
+    rtol: float,
+    atol: float,
+    rtol_array: int,
+    atol_array: int,
+    err: int,
+    join: bool,
+    stream: int,
+) -> None: ...
 def interpolate_rows(
     itemsize: int,
     rows: int,

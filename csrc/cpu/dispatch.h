@@ -5,20 +5,13 @@
 
 #include "fastode/controller.h"
 #include "fastode/norm.h"
-#include "fastode/tableau.h"
+#include "fastode/rk.h"
 
 namespace fastode {
 
 // A row with fewer elements than this is not worth a kernel call of its own: several are processed at once, with their step
 // sizes spread over the elements.
 constexpr std::int64_t NARROW = 64;
-
-template <class T>
-struct Tolerance {
-  T rtol = 0, atol = 0;
-  const T* rtol_array = nullptr;  // one entry per element, or none
-  const T* atol_array = nullptr;
-};
 
 template <class T>
 struct ErrorArgs {

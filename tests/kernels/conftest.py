@@ -8,6 +8,8 @@ import torch
 from fastode.errors import InvalidArgument
 from fastode.kernels import ENGINES, Engine, select
 
+from .cuda_on_cpu import CudaOnCpu
+
 #: where the tensors of an engine live, if not on a GPU
 DEVICE = {"native": "cpu", "reference": "cpu"}
 
@@ -18,6 +20,12 @@ class EngineUnderTest(Engine):
     @property
     def device(self) -> torch.device:
         return torch.device(DEVICE.get(self.name, "cuda"))
+
+
+@pytest.fixture(scope="session")
+def cuda_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> CudaOnCpu:
+    """The CUDA kernels for CPU tensors."""
+    return CudaOnCpu(tmp_path_factory.mktemp("cuda"))
 
 
 @pytest.fixture(params=ENGINES)

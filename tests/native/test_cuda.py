@@ -3,14 +3,19 @@ from __future__ import annotations
 import pytest
 
 cuda = pytest.importorskip("fastode._native_cuda", reason="the CUDA module is not built")
-no_driver = pytest.mark.skipif(cuda.device_count() > 0, reason="this machine has a GPU")
+no_driver = pytest.mark.skipif(not cuda.device_status(), reason="this machine has a usable GPU")
 LIMITS = [5.0, 0.9, 0.2, 10.0, 0.0, 1e9, 0.2, 0.0, 0.0]
 
 
+def finish(itemsize, rows, cols, slopes, state, error, address, arrays=(0, 0)):
+    """``finish_rows`` with ``dt``, ``y``, ``y1`` and ``err`` all at one address."""
+    weights = slopes, state, error
+    cuda.finish_rows(itemsize, rows, cols, *weights, *[address] * 3, 1e-3, 1e-3, *arrays, address, False, 0)
+
+
 @no_driver
-def test_without_a_driver_the_module_imports_and_counts_no_devices():
-    assert cuda.device_count() == 0
-    assert cuda.driver_status()
+def test_without_a_driver_the_module_imports_and_says_why_it_cannot_run():
+    assert "no usable GPU driver" in cuda.device_status()
 
 
 @no_driver
@@ -21,12 +26,15 @@ def test_without_a_driver_a_launch_says_so_and_what_to_do():
         cuda.start_rows(1, [4096] * 14 + [0], LIMITS, 100, 0)
     with pytest.raises(RuntimeError, match=r"interpolate_rows: .*CUDA error \d+.*no usable GPU driver"):
         cuda.interpolate_rows(4, 1, 1, [4096], [0.5], *[4096] * 5, 0)
+    with pytest.raises(RuntimeError, match=r"finish_rows: .*CUDA error \d+.*no usable GPU driver"):
+        finish(4, 1, 1, [4096], [], [0.5], 4096)
 
 
 def test_nothing_to_do_launches_nothing():
     cuda.control_rows(0, [0] * 15, LIMITS, 100, 0)
     cuda.start_rows(0, [0] * 15, LIMITS, 100, 0)
     cuda.interpolate_rows(8, 0, 3, [0], [0.5], *[0] * 5, 0)
+    finish(8, 0, 3, [0], [0.5], [0.5], 0)
 
 
 def test_addresses_and_sizes_are_checked_before_the_launch():
@@ -40,3 +48,15 @@ def test_addresses_and_sizes_are_checked_before_the_launch():
         cuda.interpolate_rows(2, 1, 1, [4096], [0.5], *[4096] * 5, 0)
     with pytest.raises(ValueError, match="`slopes` has 2 entries and `mid` 1"):
         cuda.interpolate_rows(4, 1, 1, [4096, 4096], [0.5], *[4096] * 5, 0)
+    with pytest.raises(ValueError, match="`slopes` has 2 entries, `error` 1 and `state` 0"):
+        finish(4, 1, 1, [4096, 4096], [], [0.5], 4096)
+    with pytest.raises(ValueError, match="`slopes` has 1 entries, `error` 1 and `state` 2"):
+        finish(4, 1, 1, [4096], [0.5, 0.5], [0.5], 4096)
+    with pytest.raises(ValueError, match="`slopes` has 33 entries"):
+        finish(4, 1, 1, [4096] * 33, [], [0.5] * 33, 4096)
+    with pytest.raises(ValueError, match="`slopes` is a null pointer"):
+        finish(4, 1, 1, [0], [], [0.5], 4096)
+    with pytest.raises(ValueError, match="`atol_array` is a null pointer"):
+        finish(8, 1, 1, [4096], [], [0.5], 4096, arrays=(4096, 0))
+    with pytest.raises(ValueError, match="is not aligned"):
+        finish(8, 1, 1, [4096], [], [0.5], 4100)

@@ -16,6 +16,13 @@ FASTODE_HD Terms<T> scaled_terms(const T* const* k, const T* coefficient, int st
   return terms;
 }
 
+template <class T>
+struct Tolerance {
+  T rtol = 0, atol = 0;
+  const T* rtol_array = nullptr;  // one entry per element, or none
+  const T* atol_array = nullptr;
+};
+
 // The local error in units of the tolerance: a step is accepted when the norm of this over all elements is at most 1.
 template <class T>
 FASTODE_HD T scaled_error(T e, T y0, T y1, T rtol, T atol) {
