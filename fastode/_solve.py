@@ -97,7 +97,7 @@ def solve(
             sizes are constants. Spans, times of evaluation and events are differentiable in all.
         params: what the nodes differentiate with respect to beside ``y0`` and ``args``; ``func.parameters()`` by
             default.
-        engine: ``"native"`` or ``"reference"``; the fastest by default.
+        engine: ``"cuda"``, ``"native"`` or ``"reference"``; the fastest by default.
 
     Returns:
         A :class:`fastode.Solution`.
@@ -167,7 +167,7 @@ def solve(
         stats=stats,
     )
     refuse_without_data(problem)
-    chosen = select(parts, engine)
+    chosen = select(parts, engine, rows=True)
     stats.engine, stats.reason = chosen.name, chosen.reason
     if params is None:
         params = tuple(func.parameters()) if isinstance(func, nn.Module) else ()

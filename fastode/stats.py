@@ -16,7 +16,7 @@ class SolveStats:
     Attributes:
         method: name of the method.
         direction: ``"forward"``, or ``"backward"`` for the solve or sweep of a gradient.
-        engine: which kernels served: ``"native"``, ``"reference"``, or ``"autograd"`` (a tape).
+        engine: which kernels served: ``"cuda"``, ``"native"``, ``"reference"``, or ``"autograd"`` (a tape).
         reason: why the fastest engine did not serve, or ``""``.
         n_func: evaluations of the vector field.
         n_steps: attempted steps; ``n_accepted + n_rejected``.

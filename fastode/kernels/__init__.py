@@ -1,8 +1,8 @@
 """Engines: one folder each, four kernels each (stage, finish, control, interpolate), chosen once per solve.
 
-``reference`` is plain torch and defines the meaning; ``native`` is C++ for CPU tensors. ``triton`` is the place of the
-GPU engine. A solve that needs a tape runs the same kernels as nodes of it (``native``) or torch's
-operators (``reference``).
+``reference`` is plain torch and defines the meaning; ``native`` is C++ for CPU tensors; ``cuda`` serves CUDA tensors
+whose rows have a step size each; ``triton`` is the place of the kernels it lacks. A solve that needs a tape runs the
+same kernels as nodes of it (``native``) or torch's operators (``reference``).
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from .._env import engine_from_environment
 from ..errors import InvalidArgument, did_you_mean
 from ..tree import Parts
+from . import cuda
 from .binding import Binding
 from .native import NativeRowsStep, NativeStep, unavailable
 from .native.control import RowControl as NativeControl
 from .reference.control import RowControl
 from .torch_step import TorchStep
 
-ENGINES = ("native", "reference")
+ENGINES = ("cuda", "native", "reference")
 
 __all__ = ["ENGINES", "Binding", "Engine", "select"]
 
@@ -31,17 +32,24 @@ class Engine:
     @property
     def control(self) -> type[RowControl] | type[NativeControl]:
         """The controller of rows."""
+        if self.name == "cuda":
+            return cuda.CudaControl
         return NativeControl if self.name == "native" else RowControl
 
     def bind(self, binding: Binding) -> TorchStep | NativeStep:
         """The kernels of one solve."""
-        if self.name != "native":
-            return TorchStep(binding)
-        return NativeStep(binding) if binding.rows is None else NativeRowsStep(binding)
+        if self.name == "cuda":
+            return cuda.CudaRowsStep(binding)
+        if self.name == "native":
+            return NativeStep(binding) if binding.rows is None else NativeRowsStep(binding)
+        return TorchStep(binding)
 
 
-def select(parts: Parts, name: str | None = None) -> Engine:
+def select(parts: Parts, name: str | None = None, rows: bool = False) -> Engine:
     """The engine for these tensors: the one named, else ``FASTODE_ENGINE``, else the fastest that can.
+
+    Args:
+        rows: whether each row has its own steps.
 
     Raises:
         InvalidArgument: the name is unknown, or that engine cannot serve these tensors (with the reason).
@@ -53,7 +61,8 @@ def select(parts: Parts, name: str | None = None) -> Engine:
         )
     if wanted == "reference":
         return Engine("reference", "asked for by name")
-    reason = unavailable(parts)
-    if reason and wanted == "native":
-        raise InvalidArgument(f"engine='native' cannot serve this solve: {reason}")
-    return Engine("reference", reason) if reason else Engine("native", "")
+    fastest = wanted or ("cuda" if any(p.is_cuda for p in parts) else "native")
+    reason = cuda.unavailable(parts, rows) if fastest == "cuda" else unavailable(parts)
+    if reason and wanted:
+        raise InvalidArgument(f"engine={wanted!r} cannot serve this solve: {reason}")
+    return Engine("reference", reason) if reason else Engine(fastest, "")

@@ -14,9 +14,9 @@ from .reference import interpolate, rms_rows, scaled_error, stage
 from .reference.combine import Weight, combine
 
 
-def stage_times(nodes: Sequence[float], t: Tensor, dt: Tensor, t1: Tensor, dtype: torch.dtype) -> Tensor:
+def stage_times(nodes: Sequence[float] | Tensor, t: Tensor, dt: Tensor, t1: Tensor, dtype: torch.dtype) -> Tensor:
     """Times [S] or [S, R] of the stages, just before ``t1`` where a node is 1; computed in ``dtype``."""
-    c = torch.tensor(nodes, dtype=dtype, device=t.device).view(-1, *[1] * t.ndim)
+    c = torch.as_tensor(nodes, dtype=dtype, device=t.device).view(-1, *[1] * t.ndim)
     start, size, end = t.to(dtype), dt.to(dtype), t1.to(dtype)
     before_end = torch.nextafter(end, end - torch.sign(size))
     return torch.where(c == 1, before_end, start + c * size)
@@ -37,6 +37,7 @@ class TorchStep(Measured):
         super().__init__(binding)
         like = binding.like
         self.tableau = binding.tableau
+        self.nodes: Sequence[float] | Tensor = binding.tableau.nodes
         self.anchor = binding.anchor
         self.staged = len(like) - binding.quadratures
         self.dtype = like[0].real.dtype if like[0].is_complex() else like[0].dtype
@@ -51,7 +52,7 @@ class TorchStep(Measured):
         """Start a step at ``y``; the times of its stages, just before ``t1 = t + dt`` at the end."""
         self.begin_at(y, dt)
         start, size, end = (v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for v in (t, dt, t1))
-        times = stage_times(self.tableau.nodes, start, size, end, self.dtype).to(self.device)
+        times = stage_times(self.nodes, start, size, end, self.dtype).to(self.device)
         if self.anchor is not None:
             times = times + self.anchor
         return times.unbind(0)

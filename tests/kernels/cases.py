@@ -61,8 +61,9 @@ class Step:
         self.t, self.x = 0.5, 0.3125
         if self.rows:
             count = self.shape[0]
-            self.t, self.x = torch.rand(count).double(), torch.rand(count).double()
-            self.dt = (0.01 + 0.1 * torch.rand(count)).double() * torch.tensor([1.0, -1.0]).repeat(count)[:count]
+            self.t, self.x = (torch.rand(count).double().to(self.device) for _ in range(2))
+            signs = torch.tensor([1.0, -1.0]).repeat(count)[:count]
+            self.dt = ((0.01 + 0.1 * torch.rand(count)).double() * signs).to(self.device)
 
     def random(self) -> Tensor:
         return torch.randn(self.shape, dtype=torch.float64).to(self.device, self.dtype)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fastode
 from fastode.errors import InvalidArgument
 from fastode.kernels import ENGINES, select
+from fastode.kernels.cuda import CudaRowsStep, launch, unavailable
 from fastode.kernels.native import NativeRowsStep, NativeStep
 from fastode.kernels.torch_step import TorchStep
 
 from .cases import Step
-from .conftest import EngineUnderTest
+from .conftest import LOCKSTEP, EngineUnderTest
 
 REFUSED: dict[str, tuple[Tensor, str]] = {
     "complex": (torch.ones(2, dtype=torch.complex64), "the state is torch.complex64"),
@@ -49,6 +53,24 @@ def test_the_native_engine_asked_for_by_name_refuses_with_the_reason(kind: str) 
     state, reason = REFUSED[kind]
     with pytest.raises(InvalidArgument, match=f"engine='native' cannot serve this solve: {reason}"):
         select((state,), "native")
+
+
+def test_the_cuda_engine_refuses_with_the_reason_what_it_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidArgument, match="engine='cuda' cannot serve this solve: the state is on cpu"):
+        select((torch.ones(2),), "cuda", rows=True)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for dtype, reason in ((torch.complex64, "torch.complex64"), (torch.float32, "a FakeTensor")):
+            chosen = select((torch.ones(2, device="cuda", dtype=dtype),), rows=True)
+            assert (chosen.name, chosen.reason) == ("reference", f"the state is {reason}")
+    # what comes after is said of tensors on a GPU: let these pass for such
+    monkeypatch.setattr(launch, "no_plain_tensors", lambda parts, device: "")
+    monkeypatch.setattr(launch, "stream_on", lambda device: nullcontext(0))
+    monkeypatch.setattr(launch, "native", SimpleNamespace(device_status=lambda: "no driver"))
+    monkeypatch.setattr(launch, "_missing", "")
+    assert unavailable((torch.ones(2),), rows=False) == "the state is on cpu, where only `solve` has kernels"
+    assert unavailable((torch.ones(2),), rows=True) == "no driver"
+    monkeypatch.setattr(launch, "_missing", "fastode._native_cuda is not built")
+    assert unavailable((torch.ones(2),), rows=True) == "fastode._native_cuda is not built"
 
 
 def test_one_part_that_cannot_be_served_decides_for_all() -> None:
@@ -92,7 +114,7 @@ def test_an_unknown_engine_lists_the_known_ones_and_the_closest() -> None:
     assert str(caught.value).endswith(f"Known: {', '.join(ENGINES)}")
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", LOCKSTEP)
 def test_the_environment_names_an_engine_and_the_option_overrules_it(
     monkeypatch: pytest.MonkeyPatch, engine: EngineUnderTest, name: str
 ) -> None:
@@ -120,6 +142,7 @@ def test_the_account_names_the_engine_that_served(engine: EngineUnderTest) -> No
 @pytest.mark.parametrize(
     ("name", "rows", "kind"),
     [
+        ("cuda", True, CudaRowsStep),
         ("native", False, NativeStep),
         ("native", True, NativeRowsStep),
         ("reference", False, TorchStep),

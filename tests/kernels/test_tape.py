@@ -10,7 +10,8 @@ from problems import ADAPTIVE_ALL, FIXED, Net
 from torch import Tensor
 
 import fastode
-from fastode.kernels import ENGINES
+
+from .conftest import LOCKSTEP
 
 T = torch.tensor([0.0, 0.45, 1.0], dtype=torch.float64)
 LOOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}
@@ -38,7 +39,7 @@ def test_a_tape_does_not_change_the_native_solution(method: str) -> None:
 @pytest.mark.parametrize("method", [*ADAPTIVE_ALL, *FIXED])
 def test_both_engines_have_the_same_values_and_gradients(method: str) -> None:
     net, found = Net(), []
-    for engine in ENGINES:
+    for engine in LOCKSTEP:
         y0 = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3).requires_grad_()
         kwargs = arguments(method, engine)
         if method in ADAPTIVE_ALL:  # equal steps: sums that differ by rounding must not choose others
@@ -49,7 +50,7 @@ def test_both_engines_have_the_same_values_and_gradients(method: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", LOCKSTEP)
 def test_a_view_without_contiguous_memory_is_solved_like_its_copy(engine: str) -> None:
     net = Net()
     y0 = torch.randn(3, 5, dtype=torch.float64).T

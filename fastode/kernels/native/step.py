@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...tableau import ButcherTableau
 from ...tree import Parts
+from ..addresses import no_plain_tensors
 from ..binding import Binding
 from ..norms import Measured, UserNorm, by_name, largest
 from ..recycle import Spares, time_buffer
@@ -33,26 +34,7 @@ def unavailable(parts: Parts) -> str:
     """Why the native engine cannot serve these tensors, or an empty string."""
     if _native is None:
         return _missing
-    for p in parts:
-        if p.device.type != "cpu":
-            return f"the state is on {p.device}"
-        if p.dtype not in (torch.float32, torch.float64):
-            return f"the state is {p.dtype}"
-        if type(p) not in (Tensor, torch.nn.Parameter):
-            return f"the state is a {type(p).__name__}"
-        if p.layout is not torch.strided:
-            return f"the state's layout is {p.layout}"
-        try:
-            if p.data_ptr() == 0 and p.numel():
-                return "the state has no memory"
-        except RuntimeError:
-            return "the state is inside a function transform"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "forward-mode differentiation is active"
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        # the field may close over what is transformed, and its values have no address then
-        return "a function transform is active"
-    return ""
+    return no_plain_tensors(parts, "cpu")
 
 
 #: tableaus in C++, each with the one it was made from: by identity, for hashing one costs as much as converting it
@@ -91,12 +73,12 @@ def _pointer(x: Tolerance) -> int:
 def expand_tolerances(
     parts: Parts, rtol: Sequence[Tolerance], atol: Sequence[Tolerance]
 ) -> tuple[list[Tolerance], list[Tolerance]]:
-    """Both tolerances of a part as numbers, or both as arrays of the part's shape and dtype."""
+    """Both tolerances of a part as numbers, or both as arrays of the part's shape, dtype and device."""
     r: list[Tolerance] = []
     a: list[Tolerance] = []
     for p, x, y in zip(parts, rtol, atol, strict=True):
         if isinstance(x, Tensor) or isinstance(y, Tensor):
-            x, y = (torch.as_tensor(v, dtype=torch.float64).to(p.dtype).expand(p.shape).contiguous() for v in (x, y))
+            x, y = (torch.as_tensor(v, dtype=torch.float64).to(p).expand(p.shape).contiguous() for v in (x, y))
         r.append(x)
         a.append(y)
     return r, a
