@@ -13,7 +13,9 @@ from torch import Tensor
 import fastode
 from fastode import Solution, Status, solve
 from fastode.controller import Controller
-from fastode.kernels import Binding, cuda
+from fastode.kernels import Binding, cuda, select
+from fastode.kernels.cuda import launch
+from fastode.kernels.native.control import limits_of
 from fastode.kernels.reference.control import RowControl
 from fastode.kernels.row_state import RowState
 
@@ -224,3 +226,81 @@ def test_a_tape_can_take_over_within_a_step(cuda_engine: EngineUnderTest) -> Non
     (y1,), err = tape.finish((step.k[-1],))
     torch.testing.assert_close(y1, expected.y1, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(err, expected.err, rtol=1e-11, atol=0)
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """A GPU that the CUDA engine can use."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    if reason := cuda.unavailable((torch.zeros(1, device=device),), rows=True):
+        pytest.skip(reason)
+    return device
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")  # torch's own, when it is switched on
+def test_no_kernel_waits_for_the_device(gpu: torch.device) -> None:
+    step = Step("dopri8", (64, 5), double, gpu, rows=True)
+    kernels = EngineUnderTest("cuda", "cuda").bind(Binding(step.tableau, (step.y,), [step.rtol], [step.atol], rows=64))
+    t1, zero = step.t + step.dt, torch.zeros(64, dtype=double, device=gpu)
+    limits = limits_of(Controller(order=5))
+
+    def attempt(stream: int) -> Tensor:
+        state = RowState.begin(zero, zero + 1, zero + 0.1)
+        launch.native.start_rows(64, state.addresses, limits, 9, stream)
+        kernels.begin(step.t, step.dt, t1, (step.y,))
+        for i in range(1, step.tableau.stages):
+            kernels.stage(i, (step.k[i - 1],))
+        kernels.finish((step.k[-1],))
+        kernels.interpolate(step.x)
+        launch.native.control_rows(64, state.addresses, limits, 9, stream)
+        return state.accept
+
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        attempt(stream.cuda_stream)  # loads the kernels and allocates, which may wait
+        torch.cuda.synchronize()
+        torch.cuda._sleep(2_000_000_000)  # about a second
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            accept = attempt(stream.cuda_stream)
+            assert not stream.query()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    assert accept.all()
+
+
+@pytest.mark.gpu
+def test_kernels_go_to_the_stream_of_the_caller(gpu: torch.device) -> None:
+    y0, mu = oscillators(37, gpu)
+    expected = solve(van_der_pol, y0, (0.0, 2.0), args=(mu,))
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        found = solve(van_der_pol, y0, (0.0, 2.0), args=(mu,))
+    torch.cuda.synchronize()
+    assert torch.equal(found.ys, expected.ys)
+
+
+@pytest.mark.gpu
+def test_a_state_on_another_device_than_the_current_one_is_solved_there(gpu: torch.device) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device")
+    y0, mu = oscillators(5, "cuda:1")
+    found = solve(van_der_pol, y0, (0.0, 1.0), args=(mu,))
+    assert found.ys.device.index == 1
+    assert_alike(found, solve(van_der_pol, y0.cpu(), (0.0, 1.0), args=(mu.cpu(),)))
+
+
+@pytest.mark.gpu
+def test_cuda_tensors_are_served_by_the_cuda_engine_or_the_reason_is_given(gpu: torch.device) -> None:
+    y = torch.ones(2, 1, device=gpu)
+    assert (select((y,), rows=True).name, select((y,), rows=True).reason) == ("cuda", "")
+    assert select((y,)).reason == "the state is on cuda:0, where only `solve` has kernels"
+    assert select((y.to(torch.complex64),), rows=True).reason == "the state is torch.complex64"
+    fastode.odeint(lambda t, y: -y, y, torch.tensor([0.0, 1.0], device=gpu))
+    account = fastode.last_stats()
+    assert account is not None and account.engine == "reference"
