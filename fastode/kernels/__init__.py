@@ -1,8 +1,8 @@
 """Engines: one folder each, four kernels each (stage, finish, control, interpolate), chosen once per solve.
 
 ``reference`` is plain torch and defines the meaning; ``native`` is C++ for CPU tensors; ``cuda`` serves CUDA tensors
-whose rows have a step size each; ``triton`` is the place of the kernels it lacks. A solve that needs a tape runs the
-same kernels as nodes of it (``native``) or torch's operators (``reference``).
+whose rows have a step size each. A solve that needs a tape runs the same kernels as nodes of it (``native``) or torch's
+operators (``reference``).
 """
 
 from __future__ import annotations
