@@ -16,7 +16,7 @@ import torch
 
 from .cases import all_cases
 from .measure import QUIET_LOAD, Effort, environment, run_case
-from .report import caption, cells, json_line, markdown_table, text_table
+from .report import caption, cells, json_line, left_out, markdown_table, text_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     try:
         for threads in args.threads or [before]:
-            for case in cases:
+            for case in [c for c in cases if not c.missing]:
                 row = run_case(case, threads, effort)
                 rows.append(row)
                 print("  ".join(cells(row)), file=sys.stderr, flush=True)
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         torch.set_num_threads(before)
     print(markdown_table(rows, facts) if args.markdown else f"{text_table(rows)}\n{caption(facts)}")
+    if missing := left_out(cases):
+        print(missing)
     return int(any(r.refused or r.met is False for r in rows))
 
 

@@ -50,12 +50,16 @@ class Contest:
 
     Attributes:
         field: the vector field both get.
-        peer: torchdiffeq; ours: ways of fastode to the same result, of which the fastest competes.
+        peer: torchdiffeq or another library; ours: ways of fastode to the same result, of which the fastest competes.
         reference: the result in float64 at a tight tolerance.
         bare: the field's calls alone; its time is subtracted from both, and the rest divided by the steps.
-        backward: what our evaluations in the backward pass may be: as many as the peer's, at most as many, or any.
+        forward: what our evaluations in the forward pass may be: as many as the peer's, or any.
+        backward: the same of the backward pass, or at most as many.
         yardstick: another of the peer's ways to the result. Gradients by the continuous adjoint and by autograd err
             differently at one tolerance; ours is held to the larger of the two errors.
+        samples: how many samples the result holds, if their errors are to be compared one by one; None takes the
+            result as one vector.
+        device: where all tensors are; a timing waits for it.
     """
 
     field: nn.Module
@@ -63,8 +67,11 @@ class Contest:
     ours: tuple[Side, ...]
     reference: Callable[[], Tensor]
     bare: Callable[[int], None] | None = None
+    forward: Literal["equal", "any"] = "equal"
     backward: Literal["equal", "at most", "any"] = "equal"
     yardstick: Side | None = None
+    samples: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,16 @@ class Count:
 
 @dataclass(frozen=True)
 class Case:
-    """A line of the table; ``build`` makes the contest when its turn comes."""
+    """A line of the table.
+
+    Attributes:
+        build: makes the contest when its turn comes.
+        share: of the seconds that a case is measured for.
+        missing: why it cannot be run here, or an empty string.
+    """
 
     name: str
     build: Callable[[], Contest | Count]
     target: Target | None = None
+    share: float = 1.0
+    missing: str = ""

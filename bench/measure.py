@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import platform
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from .problems import Counted
 
 #: one-minute load above which a measurement on this machine is not to be trusted
 QUIET_LOAD = 0.3
+#: whose versions are reported where they are installed
+PACKAGES = ("torch", "torchdiffeq", "torchode", "diffrax", "jax")
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,20 @@ class Effort:
 
 @dataclass(frozen=True)
 class Cost:
-    """Evaluations of the field forward and backward, attempted forward steps, relative error of the result."""
+    """What a result cost, and how good it is.
+
+    Attributes:
+        nfe, nfe_backward: evaluations of the field.
+        steps: attempted forward steps; those of the slowest sample where each has its own.
+        error: of the result, relative; the root mean square over the samples where they are compared one by one.
+        worst: the error of the worst sample, then.
+    """
 
     nfe: int
     nfe_backward: int
     steps: int
     error: float
+    worst: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,43 +94,53 @@ def quantiles(values: Sequence[float]) -> Spread:
     return Spread(median, low, high)
 
 
-def timed(call: Callable[[], Any], times: int) -> float:
-    """Seconds for one call, from ``times`` of them in a row."""
+def timed(call: Callable[[], Any], times: int, device: str = "cpu") -> float:
+    """Seconds for one call, from ``times`` of them in a row and the device's work on them."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
     for _ in range(times):
         call()
+    wait()
     return (time.perf_counter() - start) / times
 
 
-def alternate(calls: Sequence[Callable[[], Any]], effort: Effort) -> list[list[float]]:
+def alternate(calls: Sequence[Callable[[], Any]], effort: Effort, device: str = "cpu") -> list[list[float]]:
     """Seconds a call, A B A B ..: one list for each of ``calls``, paired by round."""
     repeats = []
     for call in calls:
         call()  # warm up
-        repeats.append(max(1, int(effort.inner / max(timed(call, 1), 1e-7))))
+        repeats.append(max(1, int(effort.inner / max(timed(call, 1, device), 1e-7))))
     samples: list[list[float]] = [[] for _ in calls]
     start = time.perf_counter()
     while len(samples[0]) < effort.rounds or time.perf_counter() - start < effort.seconds:
         for sample, call, n in zip(samples, calls, repeats, strict=True):
-            sample.append(timed(call, n))
+            sample.append(timed(call, n, device))
         if time.perf_counter() - start > 20 * effort.seconds and len(samples[0]) >= 3:
             break
     return samples
 
 
-def cost_of(side: Side, field: nn.Module, reference: torch.Tensor) -> Cost:
+def cost_of(side: Side, field: nn.Module, reference: torch.Tensor, samples: int | None = None) -> Cost:
     """One counted call: evaluations, steps, and the error relative to the reference."""
     counted = Counted(field)
     result = side.result(side.run(counted))
-    error = float((result - reference).norm() / reference.norm())
-    return Cost(*counted.evaluations, counted.steps, error)
+    if samples is None:
+        return Cost(*counted.evaluations, counted.steps, float((result - reference).norm() / reference.norm()))
+    errors = (result - reference).view(samples, -1).norm(dim=1) / reference.view(samples, -1).norm(dim=1)
+    return Cost(*counted.evaluations, counted.steps, float(errors.square().mean().sqrt()), float(errors.max()))
 
 
-def refusal(peer: Cost, ours: Cost, backward: str, allowed: float) -> str:
+def refusal(peer: Cost, ours: Cost, backward: str, allowed: float, forward: str = "equal") -> str:
     """Why the two may not be compared, or an empty string. ``allowed`` is the largest error of the peer's ways."""
     if not ours.error <= ERROR_FACTOR * allowed + 1e-12:
         return f"our error {ours.error:.2g} is more than {ERROR_FACTOR:g} times the peer's {allowed:.2g}"
-    if abs(ours.nfe - peer.nfe) > NFE_TOLERANCE * peer.nfe:
+    if ours.worst is not None and peer.worst is not None and not ours.worst <= ERROR_FACTOR * peer.worst + 1e-12:
+        return (
+            f"our error in the worst sample {ours.worst:.2g} is more than {ERROR_FACTOR:g} times the peer's "
+            f"{peer.worst:.2g}"
+        )
+    if forward == "equal" and abs(ours.nfe - peer.nfe) > NFE_TOLERANCE * peer.nfe:
         return f"we evaluate the field {ours.nfe} times forward, the peer {peer.nfe}"
     low = 0 if backward != "equal" else (1 - NFE_TOLERANCE) * peer.nfe_backward
     high = float("inf") if backward == "any" else (1 + NFE_TOLERANCE) * peer.nfe_backward
@@ -131,6 +153,7 @@ def run_case(case: Case, threads: int, effort: Effort) -> Row:
     """Measure one line of the table."""
     torch.set_num_threads(threads)
     built = case.build()
+    effort = dataclasses.replace(effort, seconds=effort.seconds * case.share)
     return _count(case, built, threads) if isinstance(built, Count) else _race(case, built, threads, effort)
 
 
@@ -146,14 +169,14 @@ def _count(case: Case, count: Count, threads: int) -> Row:
 def _race(case: Case, contest: Contest, threads: int, effort: Effort) -> Row:
     field, target = contest.field, str(case.target or "")
     reference = contest.reference()
-    peer_cost = cost_of(contest.peer, field, reference)
+    peer_cost = cost_of(contest.peer, field, reference, contest.samples)
     ours = _fastest(contest, effort)
-    our_cost = cost_of(ours, field, reference)
+    our_cost = cost_of(ours, field, reference, contest.samples)
     unit = "ms" if contest.bare is None else "us/step"
     allowed = peer_cost.error
     if contest.yardstick is not None:
         allowed = max(allowed, cost_of(contest.yardstick, field, reference).error)
-    reason = refusal(peer_cost, our_cost, contest.backward, allowed)
+    reason = refusal(peer_cost, our_cost, contest.backward, allowed, contest.forward)
     if reason:
         labels = (contest.peer.label, ours.label)
         return Row(case.name, threads, unit, *labels, None, None, None, 0, peer_cost, our_cost, target, None, reason)
@@ -161,7 +184,7 @@ def _race(case: Case, contest: Contest, threads: int, effort: Effort) -> Row:
     if contest.bare is not None:
         bare = contest.bare
         calls.append(lambda: bare(peer_cost.nfe))
-    samples = alternate(calls, effort)
+    samples = alternate(calls, effort, contest.device)
     a, b = samples[0], samples[1]
     if contest.bare is None:
         scaled = [[1e3 * v for v in x] for x in (a, b)]
@@ -184,7 +207,7 @@ def _fastest(contest: Contest, effort: Effort) -> Side:
         return contest.ours[0]
     short = Effort(effort.seconds / 4, 3, effort.inner)
     calls = [lambda side=side: side.run(contest.field) for side in contest.ours]
-    times = [quantiles(s).median for s in alternate(calls, short)]
+    times = [quantiles(s).median for s in alternate(calls, short, contest.device)]
     return contest.ours[times.index(min(times))]
 
 
@@ -203,8 +226,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "instruction_set": target,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchdiffeq": version("torchdiffeq"),
+        "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
         "fastode": fastode.__version__,
         "commit": commit(Path(__file__).resolve().parents[1]),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

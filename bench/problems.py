@@ -99,9 +99,9 @@ def in_double(y: Any) -> Any:
 
 
 def joined(y: Any) -> Tensor:
-    """A solution as one vector in float64."""
+    """A solution as one vector in float64, on the CPU."""
     parts = (y,) if isinstance(y, Tensor) else y
-    return torch.cat([p.detach().reshape(-1).double() for p in parts])
+    return torch.cat([p.detach().reshape(-1).double().cpu() for p in parts])
 
 
 def forward_side(label: str, solve: Callable[..., Any], y0: Any, t: Tensor, **options: Any) -> Side:

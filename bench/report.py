@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from .contest import Case
 from .measure import Cost, Row, Spread
 
 COLUMNS = (
@@ -28,13 +29,18 @@ def cells(row: Row) -> list[str]:
     if row.ratio is not None:
         numbers[3:] = [f"{number(row.ratio.median)}x", f"{number(row.ratio.low)}-{number(row.ratio.high)}"]
     name = f"{row.case} ({row.our_label})"
-    costs = [_pair(row, evaluations), _pair(row, lambda c: str(c.steps)), _pair(row, lambda c: f"{c.error:.1e}")]
+    costs = [_pair(row, evaluations), _pair(row, lambda c: str(c.steps)), _pair(row, error)]
     return [name, str(row.threads), *numbers, row.target, met, *costs]
 
 
 def evaluations(cost: Cost) -> str:
     """Forward evaluations, and backward ones where there are any."""
     return f"{cost.nfe}+{cost.nfe_backward}" if cost.nfe_backward else str(cost.nfe)
+
+
+def error(cost: Cost) -> str:
+    """The error, and in parentheses that of the worst sample where each was compared."""
+    return f"{cost.error:.1e}" if cost.worst is None else f"{cost.error:.1e} ({cost.worst:.1e})"
 
 
 def _pair(row: Row, show: Any) -> str:
@@ -66,11 +72,22 @@ def markdown_table(rows: Sequence[Row], environment: dict[str, Any]) -> str:
 def caption(environment: dict[str, Any]) -> str:
     """What the numbers were measured on."""
     e = environment
+    versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
     return (
-        f"{e['cpu']} ({e['machine']}), {e['instruction_set']}, torch {e['torch']}, torchdiffeq {e['torchdiffeq']}, "
+        f"{e['cpu']} ({e['machine']}), {e['instruction_set']}, {versions}, "
         f"fastode {e['fastode']} at {e['commit'][:10]}, {e['date']}, load {e['load']}. Medians of alternating rounds; "
-        "NFE (forward+backward), steps and relative error as torchdiffeq / fastode."
+        "NFE (forward+backward), steps and relative error (that of the worst sample) as torchdiffeq / fastode, or as "
+        "another peer where the case names one."
     )
+
+
+def left_out(cases: Sequence[Case]) -> str:
+    """One line for each reason why cases could not be run here."""
+    reasons: dict[str, list[str]] = {}
+    for case in cases:
+        if case.missing:
+            reasons.setdefault(case.missing, []).append(case.name)
+    return "\n".join(f"left out: {'; '.join(names)}: {reason}" for reason, names in reasons.items())
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ sys.path.insert(0, str(ROOT))
 try:
     from bench.cases import all_cases
     from bench.contest import Case
-    from bench.measure import Effort, run_case
+    from bench.libraries import absent
+    from bench.measure import Cost, Effort, refusal, run_case
+    from bench.report import left_out
 finally:
     sys.path.remove(str(ROOT))
 
@@ -34,6 +37,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name.replace(" ", "-") for c in CASES])
 def test_a_case_gives_a_row_of_numbers_and_is_not_refused(case: Case) -> None:
+    if case.missing:
+        pytest.skip(case.missing)
     row = run_case(case, 1, Effort(seconds=0.0, rounds=1, inner=0.0))
     assert row.refused == ""
     assert row.case == case.name and row.unit
@@ -46,6 +51,24 @@ def test_a_case_gives_a_row_of_numbers_and_is_not_refused(case: Case) -> None:
 def test_tiny_and_full_size_are_the_same_cases() -> None:
     assert [c.name for c in all_cases()] == [c.name for c in CASES]
     assert len({c.name for c in CASES}) == len(CASES)
+
+
+def test_one_bad_sample_refuses_a_row_that_is_good_in_the_mean() -> None:
+    peer, ours = Cost(100, 0, 16, 1e-5, worst=1e-4), Cost(100, 0, 16, 1e-5, worst=1.6e-4)
+    assert "worst sample" in refusal(peer, ours, "equal", peer.error)
+    assert refusal(ours, peer, "equal", ours.error) == ""
+
+
+def test_cases_whose_peer_is_missing_are_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    reason = absent("torchode", "cpu")
+    assert "torchode is not installed" in reason
+    cases = [
+        Case("one", CASES[0].build, missing=reason),
+        Case("two", CASES[0].build),
+        replace(CASES[0], missing=reason),
+    ]
+    assert left_out(cases) == f"left out: one; {CASES[0].name}: {reason}"
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
