@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 
 from .cases import all_cases
-from .measure import QUIET_LOAD, Effort, environment, run_case
-from .report import caption, cells, json_line, left_out, markdown_table, text_table
+from .contest import StepCounts
+from .measure import QUIET_LOAD, Effort, Row, environment, run_case
+from .report import cells, json_line, left_out, report, step_cells
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the cases and print the table; 1 if a target was missed or a row refused."""
+    """Run the cases and print the tables; 1 if a target was missed or a row refused."""
     args = _parser().parse_args(argv)
     if args.device != "cpu":
         print(
@@ -41,22 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"--only {args.only!r} fits no case; known: {', '.join(c.name for c in all_cases())}", file=sys.stderr)
         return 2
     before = torch.get_num_threads()
-    rows = []
+    results: list[Row | StepCounts] = []
     try:
-        for threads in args.threads or [before]:
-            for case in [c for c in cases if not c.missing]:
-                row = run_case(case, threads, effort)
-                rows.append(row)
-                print("  ".join(cells(row)), file=sys.stderr, flush=True)
+        for turn, threads in enumerate(args.threads or [before]):
+            for case in [c for c in cases if not c.missing and not (c.once and turn)]:
+                result = run_case(case, threads, effort)
+                results.append(result)
+                shown = cells(result) if isinstance(result, Row) else step_cells(result)
+                print("  ".join(shown), file=sys.stderr, flush=True)
                 if args.json:
                     with args.json.open("a") as file:
-                        file.write(json_line(row, facts) + "\n")
+                        file.write(json_line(result, facts) + "\n")
     finally:
         torch.set_num_threads(before)
-    print(markdown_table(rows, facts) if args.markdown else f"{text_table(rows)}\n{caption(facts)}")
+    print(report(results, facts, args.markdown))
     if missing := left_out(cases):
         print(missing)
-    return int(any(r.refused or r.met is False for r in rows))
+    return int(any(r.refused or (isinstance(r, Row) and r.met is False) for r in results))
 
 
 def _thread_counts(text: str) -> list[int]:

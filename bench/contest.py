@@ -85,17 +85,53 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """One library on one batch.
+
+    Attributes:
+        mean, most: attempted steps of a sample.
+        made: evaluations for a sample, also those after it has finished.
+    """
+
+    mean: float
+    most: int
+    made: float
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """One line of the table of steps.
+
+    Attributes:
+        needed: evaluations that a sample takes, in the mean, if it is solved alone.
+        tallies: by library; without those that are not installed.
+        compared: samples that were solved alone; same: of them, those that took as many steps and evaluations as in the
+            batch.
+        refused: what is wrong, or an empty string.
+    """
+
+    case: str
+    needed: float
+    tallies: dict[str, Tally]
+    compared: int
+    same: int
+    refused: str
+
+
+@dataclass(frozen=True)
 class Case:
     """A line of the table.
 
     Attributes:
-        build: makes the contest when its turn comes.
+        build: makes the contest, or counts, when its turn comes.
+        once: whether one number of threads is enough.
         share: of the seconds that a case is measured for.
         missing: why it cannot be run here, or an empty string.
     """
 
     name: str
-    build: Callable[[], Contest | Count]
+    build: Callable[[], Contest | Count | StepCounts]
     target: Target | None = None
+    once: bool = False
     share: float = 1.0
     missing: str = ""

@@ -91,8 +91,7 @@ def diffrax_side(batch: Batch) -> Side:
     def run(field: nn.Module) -> Any:
         solution = jax.block_until_ready(compiled(y0, parameter))
         if isinstance(field, Counted):
-            steps = torch.from_numpy(np.array(solution.stats["num_steps"]))
-            _note(field, steps)
+            _note(field, torch.from_numpy(np.array(solution.stats["num_steps"])))
             # one at the start and six a step, as a callback inside the field counts them
             field.evaluations[0] = 1 + 6 * field.steps
         return solution.ys
@@ -125,9 +124,9 @@ def _jax_device(device: str) -> Any:
 
 
 def _note(field: nn.Module, steps: Tensor) -> None:
-    """Tell a counting field how many steps the batch took: as many as its slowest sample."""
+    """Tell a counting field how many steps each sample took."""
     if isinstance(field, Counted):
-        field.steps = int(steps.max())
+        field.steps, field.steps_by_sample = int(steps.max()), steps
 
 
 #: libraries beside fastode, by the name of their package

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .contest import ERROR_FACTOR, NFE_TOLERANCE, Case, Contest, Count, Side
+from .contest import ERROR_FACTOR, NFE_TOLERANCE, Case, Contest, Count, Side, StepCounts
 from .problems import Counted
 
 #: one-minute load above which a measurement on this machine is not to be trusted
@@ -149,10 +149,12 @@ def refusal(peer: Cost, ours: Cost, backward: str, allowed: float, forward: str 
     return ""
 
 
-def run_case(case: Case, threads: int, effort: Effort) -> Row:
-    """Measure one line of the table."""
+def run_case(case: Case, threads: int, effort: Effort) -> Row | StepCounts:
+    """Measure one line of a table."""
     torch.set_num_threads(threads)
     built = case.build()
+    if isinstance(built, StepCounts):
+        return built
     effort = dataclasses.replace(effort, seconds=effort.seconds * case.share)
     return _count(case, built, threads) if isinstance(built, Count) else _race(case, built, threads, effort)
 

@@ -58,7 +58,13 @@ class FlowField(nn.Module):
 
 
 class Counted(nn.Module):
-    """A field that counts: evaluations before and after :meth:`turn`, and attempted steps of the forward solve."""
+    """A field that counts: evaluations before and after :meth:`turn`, and attempted steps of the forward solve.
+
+    Attributes:
+        steps_by_sample: [B], where a library told them; ``steps`` are those of the slowest sample then.
+    """
+
+    steps_by_sample: Tensor | None = None
 
     def __init__(self, field: nn.Module) -> None:
         super().__init__()

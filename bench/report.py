@@ -1,4 +1,4 @@
-"""Rows as a table for a terminal, as Markdown, and as JSON lines."""
+"""Results as tables for a terminal, as Markdown, and as JSON lines."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .contest import Case
+from .contest import Case, StepCounts
 from .measure import Cost, Row, Spread
 
 COLUMNS = (
     "case", "thr", "torchdiffeq", "fastode", "unit", "ratio", "20-80 %", "target", "met", "NFE", "steps", "error"
 )  # fmt: skip
+
+STEP_COLUMNS = (
+    "case", "steps: fastode", "torchode", "torchdiffeq",
+    "evaluations: needed", "fastode", "torchode", "torchdiffeq", "as alone"
+)  # fmt: skip
+
+STEP_CAPTION = (
+    "Attempted steps of a sample, mean / most (torchdiffeq: of the batch); evaluations by sample: those it needs if it "
+    "is solved alone, and those each library makes, with the share beyond these. As alone: of the samples solved "
+    "alone, those with the same steps, rejections and evaluations as in the batch. All must, but in the neural field, "
+    "whose own float32 products round differently in a batch of another size."
+)
 
 
 def number(x: float) -> str:
@@ -53,20 +65,38 @@ def _median(spread: Spread | None) -> str:
     return "" if spread is None else number(spread.median)
 
 
-def text_table(rows: Sequence[Row]) -> str:
-    """Aligned columns."""
-    lines = [list(COLUMNS), *[cells(r) for r in rows]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+def step_cells(counts: StepCounts) -> list[str]:
+    """One line of the table of steps, as strings under :data:`STEP_COLUMNS`."""
+    libraries = ("fastode", "torchode", "torchdiffeq")
+    tallies = [counts.tallies.get(library) for library in libraries]
+    steps = ["" if t is None else str(t.most) if t.mean == t.most else f"{t.mean:.1f} / {t.most}" for t in tallies]
+    made = ["" if t is None else f"{number(t.made)} ({1 - counts.needed / t.made:.0%})" for t in tallies]
+    return [counts.case, *steps, number(counts.needed), *made, f"{counts.same} of {counts.compared}"]
+
+
+def report(results: Sequence[Row | StepCounts], environment: dict[str, Any], markdown: bool) -> str:
+    """The table of speeds and that of steps, as far as there are any, with their captions."""
+    show = _markdown if markdown else _text
+    rows = [r for r in results if isinstance(r, Row)]
+    counts = [r for r in results if isinstance(r, StepCounts)]
+    parts = []
+    if rows:
+        parts.append([*show(COLUMNS, [cells(r) for r in rows]), "", caption(environment)])
+    if counts:
+        parts.append([*show(STEP_COLUMNS, [step_cells(c) for c in counts]), "", STEP_CAPTION])
+    parts.append([f"refused: {r.case}: {r.refused}" for r in results if r.refused])
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _text(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    lines = [columns, *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     shown = ["  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    shown.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join([*shown, *_reasons(rows)])
+    return [shown[0], "  ".join("-" * w for w in widths), *shown[1:]]
 
 
-def markdown_table(rows: Sequence[Row], environment: dict[str, Any]) -> str:
-    """A table for the README, with its caption."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
-    lines += ["| " + " | ".join(cells(r)) + " |" for r in rows]
-    return "\n".join([*lines, "", caption(environment), *_reasons(rows)])
+def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *cells]]
 
 
 def caption(environment: dict[str, Any]) -> str:
@@ -90,10 +120,6 @@ def left_out(cases: Sequence[Case]) -> str:
     return "\n".join(f"left out: {'; '.join(names)}: {reason}" for reason, names in reasons.items())
 
 
-def _reasons(rows: Sequence[Row]) -> list[str]:
-    return [f"refused: {r.case}: {r.refused}" for r in rows if r.refused]
-
-
-def json_line(row: Row, environment: dict[str, Any]) -> str:
+def json_line(row: Row | StepCounts, environment: dict[str, Any]) -> str:
     """One row with the environment, as one line of JSON."""
     return json.dumps({**asdict(row), "environment": environment})

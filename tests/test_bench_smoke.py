@@ -12,20 +12,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdiffeq")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 try:
+    from bench.batches import Batch, VanDerPol
     from bench.cases import all_cases
-    from bench.contest import Case
+    from bench.contest import Case, StepCounts
     from bench.libraries import absent
-    from bench.measure import Cost, Effort, refusal, run_case
-    from bench.report import left_out
+    from bench.measure import Cost, Effort, Row, refusal, run_case
+    from bench.report import left_out, report, step_cells
+    from bench.steps import count_steps
 finally:
     sys.path.remove(str(ROOT))
 
 CASES = all_cases(tiny=True)
+AT_ONCE = Effort(seconds=0.0, rounds=1, inner=0.0)
+TIMED = [c for c in CASES if not c.once]
+COUNTED = [c for c in CASES if c.once]
+
+
+def names(cases: list[Case]) -> list[str]:
+    return [c.name.replace(" ", "-") for c in cases]
 
 
 @pytest.fixture(autouse=True)
@@ -35,17 +45,41 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("case", CASES, ids=[c.name.replace(" ", "-") for c in CASES])
+@pytest.mark.parametrize("case", TIMED, ids=names(TIMED))
 def test_a_case_gives_a_row_of_numbers_and_is_not_refused(case: Case) -> None:
     if case.missing:
         pytest.skip(case.missing)
-    row = run_case(case, 1, Effort(seconds=0.0, rounds=1, inner=0.0))
+    row = run_case(case, 1, AT_ONCE)
+    assert isinstance(row, Row)
     assert row.refused == ""
     assert row.case == case.name and row.unit
     for spread in (row.peer, row.ours, row.ratio):
         assert spread is not None
         assert 0 <= spread.low <= spread.median <= spread.high
     assert row.ratio is not None and math.isfinite(row.ratio.median)
+
+
+@pytest.mark.parametrize("case", COUNTED, ids=names(COUNTED))
+def test_every_sample_of_a_batch_takes_its_own_steps_and_few_evaluations_are_wasted(case: Case) -> None:
+    counts = run_case(case, 1, AT_ONCE)
+    assert isinstance(counts, StepCounts)
+    assert counts.refused == "" and counts.compared > 0
+    ours, shared = counts.tallies["fastode"], counts.tallies["torchdiffeq"]
+    assert counts.needed <= ours.made
+    assert ours.mean < ours.most and shared.mean == shared.most
+    assert step_cells(counts)[0] == case.name
+
+
+def test_samples_that_feel_their_batch_refuse_the_row() -> None:
+    class Crowded(VanDerPol):
+        def forward(self, t: Tensor, y: Tensor, parameter: Tensor | None = None) -> Tensor:
+            return len(y) * super().forward(t, y, parameter)
+
+    batch = Batch(Crowded(torch.tensor([1.0, 5.0])), torch.tensor([[2.0, 0.0], [2.0, 0.0]]), 1.0)
+    counts = count_steps("crowded", batch, {}, range(2))
+    assert counts.same == 0
+    assert "2 of 2 samples differ" in counts.refused
+    assert "refused: crowded: 2 of 2" in report([counts], {}, markdown=False)
 
 
 def test_tiny_and_full_size_are_the_same_cases() -> None:
