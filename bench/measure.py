@@ -213,8 +213,8 @@ def _fastest(contest: Contest, effort: Effort) -> Side:
     return contest.ours[times.index(min(times))]
 
 
-def environment() -> dict[str, Any]:
-    """The machine and the versions, for the table's caption and every JSON line."""
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """The machine, the device and the versions, for the table's caption and every JSON line."""
     import fastode
 
     try:
@@ -224,6 +224,7 @@ def environment() -> dict[str, Any]:
     except ImportError:
         target = "none (not built)"
     return {
+        "device": _device_name() if device == "cuda" else "",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} logical cores",
         "cpu": _cpu_model(),
         "instruction_set": target,
@@ -239,6 +240,11 @@ def environment() -> dict[str, Any]:
 def load_average() -> float:
     """The one-minute load, or NaN where the system has none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+
+
+def _device_name() -> str:
+    """As the beginning of the caption."""
+    return f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda}) in "
 
 
 def _cpu_model() -> str:

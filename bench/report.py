@@ -104,7 +104,7 @@ def caption(environment: dict[str, Any]) -> str:
     e = environment
     versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
     return (
-        f"{e['cpu']} ({e['machine']}), {e['instruction_set']}, {versions}, "
+        f"{e['device']}{e['cpu']} ({e['machine']}), {e['instruction_set']}, {versions}, "
         f"fastode {e['fastode']} at {e['commit'][:10]}, {e['date']}, load {e['load']}. Medians of alternating rounds; "
         "NFE (forward+backward), steps and relative error (that of the worst sample) as torchdiffeq / fastode, or as "
         "another peer where the case names one."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +19,11 @@ pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdi
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 try:
-    from bench.batches import Batch, VanDerPol
+    from bench.batches import COUNTED_KINDS, Batch, VanDerPol, batch
     from bench.cases import all_cases
     from bench.contest import Case, StepCounts
     from bench.libraries import absent
-    from bench.measure import Cost, Effort, Row, refusal, run_case
+    from bench.measure import Cost, Effort, Row, refusal, run_case, timed
     from bench.report import left_out, report, step_cells
     from bench.steps import count_steps
 finally:
@@ -105,10 +106,44 @@ def test_cases_whose_peer_is_missing_are_named_with_the_reason(monkeypatch: pyte
     assert left_out(cases) == f"left out: one; {CASES[0].name}: {reason}"
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def test_on_another_device_the_cases_per_sample_remain_whole() -> None:
+    everywhere = [c.name for c in CASES if c.name.startswith(("per sample", "steps of"))]
+    assert [c.name for c in all_cases(tiny=True, device="meta")] == everywhere
+
+
+@pytest.mark.parametrize("kind", COUNTED_KINDS)
+def test_a_batch_lies_wholly_on_its_device(kind: str) -> None:
+    # a field that mixed in a tensor of another device would raise
+    problem = batch(kind, 3, "meta")
+    for slope in (problem.field(torch.zeros(3), problem.y0), problem.field(None, problem.y0, problem.field.parameter)):
+        assert slope.device.type == "meta" and slope.shape == problem.y0.shape
+
+
+def test_a_timing_waits_for_the_device_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: seen.append("wait"))
+    timed(lambda: seen.append("call"), 2, "cuda")
+    assert seen == ["wait", "call", "call", "wait"]
+    timed(lambda: seen.append("call"), 1)
+    assert seen[4:] == ["call"]
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, **variables},
+    )  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_the_command_prints_both_tables_of_a_gpu() -> None:
+    done = command("--device", "cuda", "--tiny", "--quick")
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which tiny sizes may
+    assert "refused" not in done.stdout
+    assert torch.cuda.get_device_name() in done.stdout
+    for case in all_cases(tiny=True, device="cuda"):
+        assert case.name in done.stdout
 
 
 def test_the_command_prints_a_table_and_writes_a_line_for_each_row(tmp_path: Path) -> None:
@@ -124,10 +159,10 @@ def test_the_command_prints_a_table_and_writes_a_line_for_each_row(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("--only", "nothing like this"), "fits no case"), (("--device", "cuda"), "no GPU engine")],
+    [(("--only", "nothing like this"), "fits no case"), (("--device", "cuda"), "no CUDA device")],
     ids=["case", "device"],
 )
 def test_the_command_says_what_it_cannot_do(arguments: tuple[str, ...], words: str) -> None:
-    done = command(*arguments)
+    done = command(*arguments, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert words in done.stderr
