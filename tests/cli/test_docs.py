@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastode.methods import methods
@@ -39,6 +40,26 @@ def test_every_python_snippet_runs(code):
         exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
     finally:
         fastode.unpatch_torchdiffeq()
+
+
+PEER_PAGE = "docs/from-torchode-and-diffrax.md"
+PEER_SNIPPETS = re.findall(r"```py\n(.*?)```", text(PEER_PAGE), re.DOTALL)
+
+
+@pytest.mark.parametrize("peer", ["torchode", "diffrax"])
+def test_the_snippet_of_another_library_runs_and_solves_what_ours_solves(peer):
+    pytest.importorskip(peer, reason=f"{peer} is not installed (it is in the extra 'bench')")
+    theirs = [code for code in PEER_SNIPPETS if f"import {peer}\n" in code]
+    ours = [code for code in re.findall(r"```python\n(.*?)```", text(PEER_PAGE), re.DOTALL) if "def decay" in code]
+    assert len(theirs) == 1
+
+    ends = []
+    for code in (theirs[0], ours[["torchode", "diffrax"].index(peer)]):
+        names = {"__name__": "snippet"}
+        exec(compile(code, "snippet", "exec"), names)
+        ends.append(np.asarray(names["solution"].ys))
+
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-4)
 
 
 @pytest.mark.parametrize("page", PAGES)
