@@ -37,8 +37,8 @@ def test_many_python_threads_may_solve_at_once():
     assert wrong == []
 
 
-# Python warns about forking with threads, which is what is tested.
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+# Python warns about forking with threads, which is what is tested; so does jax, if a benchmark's peer has imported it.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_builds_threads_of_its_own():
     case = Case(np.float32, *LARGE, 7, threads=3)
