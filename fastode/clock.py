@@ -126,6 +126,10 @@ class LockstepClock:
             self.stats.n_rejected += 1
         return accept
 
+    def end(self, y: Parts) -> None:
+        """The solve is over; the account says where."""
+        self.stats.t, self.stats.dt = self.t, self.dt
+
 
 def _next(sorted_s: list[float], s: float) -> float:
     """The first prescribed time after ``s``, or infinity."""

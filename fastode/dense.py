@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import InvalidArgument
 from .fixed_grid import integrate_grid
+from .kernels.reference import QUARTIC
 from .loop import Step, integrate
 from .methods import ExternalMethod
 from .options import Request
@@ -113,16 +114,10 @@ def quartic(step: Step, b_mid: Sequence[float]) -> list[Parts]:
     y, y1, k = step.y, step.y1, kernels.k
     difference = kernels.combine(y1, [y], [-1.0])
     zero = kernels.combine(y, [y], [-1.0])
-    rows = (
-        (0.0, 1.0, -4.0, 5.0, -2.0),
-        (0.0, 0.0, 1.0, -3.0, 2.0),
-        (0.0, 0.0, 16.0, -32.0, 16.0),
-        (0.0, 0.0, -5.0, 14.0, -8.0),
-    )
-    first, last, middle, end = rows
+    first, last, middle, end = QUARTIC
     out: list[Parts] = [y]
     for power in range(1, 5):
-        weights = [dt * m * middle[power] for m in b_mid]
+        weights = [dt * m * (16 * middle[power]) for m in b_mid]
         weights[0] += dt * first[power]
         weights[-1] += dt * last[power]
         out.append(kernels.combine(zero, [difference, *k], [end[power], *weights]))

@@ -78,11 +78,14 @@ class Field:
 
     def take_rows(self, rows: Tensor, y0: Parts) -> Field:
         """The field of some rows: arguments with an entry for each row are cut like the state."""
-        n = self.shapes[0][0]
-        args = tuple([a[rows] if is_per_row(a, n) else a for a in self.args])
-        field = Field(self.func, args, y0, self.spec, self.stats)
+        field = Field(self.func, self.args_of(rows), y0, self.spec, self.stats)
         field.copies = self.copies
         return field
+
+    def args_of(self, rows: Tensor) -> tuple[Any, ...]:
+        """The extra arguments for some rows."""
+        n = self.shapes[0][0]
+        return tuple([a[rows] if is_per_row(a, n) else a for a in self.args])
 
     def _fit(self, f: Any, i: int) -> Tensor:
         """``f`` as a contiguous tensor of part ``i``'s shape and dtype."""

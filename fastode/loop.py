@@ -93,6 +93,9 @@ class Clock(Protocol):
     def select(self, accept: Any, new: Parts, old: Parts) -> Parts:
         """What the attempt commits."""
 
+    def end(self, y: Parts) -> None:
+        """The solve is over, at ``y``; the account is completed."""
+
 
 class Observer(Protocol):
     """What is made of a solve: outputs, an event, a dense solution, a tape of steps."""
@@ -190,10 +193,7 @@ def integrate(
             problem, k0 = problem.take_rows(stay, y), tuple([p[stay] for p in k0])
             field, y = problem.field, problem.y0
             kernels = engine.bind(problem.binding(tableau, len(stay)))
-    if isinstance(clock, LockstepClock):
-        problem.stats.t, problem.stats.dt = clock.t, clock.dt
-    elif isinstance(clock, RowsClock):
-        clock.end(y)
+    clock.end(y)
 
 
 def _slopes_after_jumps(problem: Problem, clock: RowsClock, at: Tensor, y: Parts, k0: Parts) -> Parts:

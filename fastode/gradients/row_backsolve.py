@@ -20,8 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import SolverError
 from ..field import Field
-from ..kernels.reference import stage
-from ..kernels.reference.combine import per_row
+from ..kernels.reference import per_row, stage, where_rows
 from ..kernels.row_state import RowState
 from ..kernels.torch_step import stage_times
 from ..loop import Step, integrate
@@ -69,10 +68,9 @@ class _Backsolve(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        n = len(ctx.problem.y0)
-        problem = ctx.problem
+        problem, n = ctx.problem, len(ctx.problem.y0)
         leaves = Leaves(ctx.saved_tensors[n:], problem.field.args, len(problem.y0[0]), ctx.places)
-        back = _Back(ctx.request, ctx.problem, ctx.solved, leaves, grads[:n], grads[n : 2 * n], grads[2 * n :])
+        back = _Back(ctx.request, problem, ctx.solved, leaves, grads[:n], grads[n : 2 * n], grads[2 * n :])
         return None, None, None, None, None, *back.run(), *leaves.totals
 
 
@@ -97,8 +95,8 @@ class _Back:
         self.request, self.leaves = request, leaves
         self.n = len(problem.y0)
         self.problem = replace(problem, stats=new_stats(problem.stats.method, "backward"))
-        self.t0, self.reached = request.t0.detach(), solved.clock.all.t
-        self.y = solved.clock.y
+        self.t0, self.reached = request.t0.detach(), solved.outputs.clock.all.t
+        self.y = solved.outputs.clock.y
         ts = request.ts.detach()
         columns = torch.arange(ts.shape[1], device=ts.device)
         times = torch.where(columns < solved.outputs.next[:, None], ts, torch.nan)
@@ -113,7 +111,7 @@ class _Back:
         #: [B, K] times of what the row gave out; states there and their cotangents, 0 where there is no time
         self.times = times
         self.states = states
-        self.cotangents = tuple([_masked(g, ~times.isnan()) for g in cotangents])
+        self.cotangents = tuple([where_rows(~times.isnan(), g, 0.0) for g in cotangents])
         self.g_y = g_y
 
     def run(self) -> Parts:
@@ -127,9 +125,8 @@ class _Back:
         jumps = held | (stops[:, :, None] == jumped[:, None, :]).any(dim=2)
         self.first = torch.where(held, first, -1)
         augmented = self._augmented(y, a)
-        size = torch.full_like(self.t0, torch.nan) if request.first_step is None else request.first_step
         self.clock = RowsClock(
-            RowState.begin(self.begin, self.t0, size, stops),
+            RowState.begin(self.begin, self.t0, request.first_step, stops),
             augmented.y0,
             request.controller,
             request.engine.control,
@@ -142,7 +139,10 @@ class _Back:
         self._check()
         at_start = (self.times == self.t0[:, None]) & (self.t0 != self.begin)[:, None]
         return tuple(
-            [b + _masked(c, at_start).sum(dim=1) for b, c in zip(self.clock.y[n:], self.cotangents, strict=True)]
+            [
+                b + where_rows(at_start, c, 0.0).sum(dim=1)
+                for b, c in zip(self.clock.y[n:], self.cotangents, strict=True)
+            ]
         )
 
     def _begin(self) -> tuple[Parts, Parts]:
@@ -159,7 +159,9 @@ class _Back:
             rows = inside.nonzero().squeeze(1)
             y = tuple([p.index_copy(0, rows, s[rows, place[rows]]) for p, s in zip(y, self.states, strict=True)])
         here = self.times == self.begin[:, None]
-        return y, tuple([g + _masked(c, here).sum(dim=1) for g, c in zip(self.g_y, self.cotangents, strict=True)])
+        return y, tuple(
+            [g + where_rows(here, c, 0.0).sum(dim=1) for g, c in zip(self.g_y, self.cotangents, strict=True)]
+        )
 
     def _augmented(self, y: Parts, a: Parts) -> Problem:
         problem = self.problem
@@ -191,7 +193,7 @@ class _Back:
     def _jump(self, at: Tensor, state: Parts) -> Parts:
         """At an output: the state known there, and the adjoint with its cotangent."""
         n, clock = self.n, self.clock
-        rows = at if clock.rows is None else clock.rows[at]
+        rows = clock.rows_at(at)
         place = self.first[rows, clock.active.next_stop[at] - 1]
         known = place >= 0
         at, rows = at[known], rows[known]
@@ -201,7 +203,7 @@ class _Back:
         same = self.times[rows] == t[:, None]
         y = [p.index_copy(0, at, s[rows, place[known]]) for p, s in zip(state[:n], self.states, strict=True)]
         a = [
-            p.index_add(0, at, _masked(c[rows], same).sum(dim=1))
+            p.index_add(0, at, where_rows(same, c[rows], 0.0).sum(dim=1))
             for p, c in zip(state[n:], self.cotangents, strict=True)
         ]
         return *y, *a
@@ -216,7 +218,7 @@ class _Back:
         tableau, clock, n = self.request.tableau, self.clock, self.n
         assert isinstance(step.accept, Tensor)
         at = step.accept.nonzero().squeeze(1)
-        rows = at if clock.rows is None else clock.rows[at]
+        rows = clock.rows_at(at)
         t, dt = step.t[at], step.dt[at]
         base = tuple([p[at] for p in step.y])
         slopes = [tuple([p[at] for p in k]) for k in step.kernels.k]
@@ -252,11 +254,6 @@ class _Back:
                 f"{row} at t={float(state.t[row]):.9g}: {Status(int(state.status[row])).message}. gradient='discrete' "
                 "does not solve back"
             )
-
-
-def _masked(values: Tensor, keep: Tensor) -> Tensor:
-    """``values`` [B, K, ...], 0 where ``keep`` [B, K] does not hold."""
-    return torch.where(keep.view(*keep.shape, *[1] * (values.ndim - 2)), values, 0.0)
 
 
 def _any(values: Tensor, leading: int) -> Tensor:

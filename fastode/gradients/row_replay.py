@@ -103,8 +103,7 @@ class RowReplay:
     def _bound(self, step: RowStep) -> tuple[TorchStep | NativeRowsStep, Parts]:
         rows = len(step.rows)
         if rows != self._rows:
-            no_error = [0.0] * len(step.y)
-            kernels = self.engine.bind(Binding(self.tableau, step.y, no_error, no_error, rows=rows))
+            kernels = self.engine.bind(Binding.replaying(self.tableau, step.y))
             assert isinstance(kernels, TorchStep | NativeRowsStep)
             self._rows, self._kernels = rows, kernels
             self._zero = tuple([torch.zeros_like(p) for p in step.y])
@@ -117,10 +116,7 @@ class RowReplay:
         """Cotangents of the states at both ends and of every slope."""
         leaves = [tuple([p.detach().requires_grad_() for p in parts]) for parts in (step.y, y1, *slopes)]
         y, end, *k = leaves
-        no_error = [0.0] * len(y)
-        kernels = TorchStep(Binding(self.tableau, y, no_error, no_error, rows=len(step.rows)))
-        kernels.begin_at(y, step.dt)
-        kernels.k, kernels.y1 = k, end
+        kernels = TorchStep.taking_over(Binding.replaying(self.tableau, y), y, step.dt, k, end)
         with torch.enable_grad():
             values = interpolate(kernels, y, end)
         flat = [p for parts in leaves for p in parts]

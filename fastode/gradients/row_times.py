@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..kernels.reference import per_row
 from ..problem import Problem
 from ..rows.events import Event, event_value
 from ..tree import Parts
@@ -45,9 +46,8 @@ def flow(problem: Problem, rows: Tensor | None, t: Tensor, y: Parts, s: Tensor, 
 def _along(y: Parts, s: Tensor, slope: Parts) -> Parts:
     moved = []
     for p, k in zip(y, slope, strict=True):
-        size = s.to(p.real.dtype if p.is_complex() else p.dtype).view(-1, *[1] * (p.ndim - 1))
         # a row that fails at once has no slope, and stays where it is
-        moved.append(p + size * torch.where(k.isfinite(), k, 0.0))
+        moved.append(p + per_row(s, p) * torch.where(k.isfinite(), k, 0.0))
     return tuple(moved)
 
 

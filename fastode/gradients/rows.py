@@ -18,7 +18,6 @@ from torch.autograd.function import once_differentiable
 from ..kernels import Binding, Engine
 from ..kernels.torch_step import TorchStep
 from ..problem import Problem
-from ..rows.clock import RowsClock
 from ..rows.dense import Pieces, coefficients_of, evaluate
 from ..rows.outputs import RowOutputs, RowStep, states_at
 from ..stats import new_stats
@@ -28,7 +27,7 @@ from .leaves import Leaves
 from .row_replay import RowReplay
 
 #: solves ``problem`` without a tape, keeping "", "steps" or "states"
-Run = Callable[[Problem, str], tuple[RowsClock, RowOutputs]]
+Run = Callable[[Problem, str], RowOutputs]
 
 
 @dataclass
@@ -36,13 +35,12 @@ class Solved:
     """What a solve came to; parts carry gradients.
 
     Attributes:
-        clock, outputs: of the solve that chose the steps.
+        outputs: of the solve that chose the steps.
         ys: [B, T, ...] states at the times of evaluation; y: [B, ...] after the last accepted step.
         events: [N, ...] states at events, in the order in which they were found.
         quartics: [M, 5, ...] of the steps in the order in which they were taken, or nothing.
     """
 
-    clock: RowsClock
     outputs: RowOutputs
     ys: Parts
     y: Parts
@@ -50,21 +48,21 @@ class Solved:
     quartics: Parts
 
 
-def plain(problem: Problem, run: Run) -> Solved:
+def plain(problem: Problem, run: Run, keep: str = "") -> Solved:
     """Without gradients."""
-    clock, outputs = run(_detached(problem), "")
-    return Solved(clock, outputs, outputs.ys, clock.y, _states_of_events(outputs), _quartics(outputs.pieces))
+    outputs = run(_detached(problem), keep)
+    return Solved(outputs, outputs.ys, outputs.clock.y, _states_of_events(outputs), _quartics(outputs.pieces))
 
 
 def autograd(problem: Problem, tableau: ButcherTableau, run: Run, dense: bool) -> Solved:
     """One tape of all accepted steps, which can be differentiated again."""
-    clock, outputs = run(_detached(problem), "steps")
+    outputs = run(_detached(problem), "steps")
     y, n = problem.y0, len(problem.y0)
     at_start = outputs.at_start
     found = [tuple([p[at_start] for p in y])]
     places = [(at_start, torch.zeros_like(at_start))]
     events = [tuple([p[_events_at_start(outputs)] for p in y])]
-    pieces = [Pieces.none(y, clock.t)] if dense else []
+    pieces = [Pieces.none(y, outputs.clock.t)] if dense else []
     for step in outputs.steps:
         before = tuple([p[step.rows] for p in y])
         kernels, y1 = _take(problem, tableau, step, before)
@@ -83,7 +81,7 @@ def autograd(problem: Problem, tableau: ButcherTableau, run: Run, dense: bool) -
     rows, index = (torch.cat(x) for x in zip(*places, strict=True))
     ys = tuple([out.index_put((rows, index), torch.cat([f[p] for f in found])) for p, out in enumerate(outputs.ys)])
     outputs.pieces = pieces
-    return Solved(clock, outputs, ys, y, _joined(events), _quartics(pieces))
+    return Solved(outputs, ys, y, _joined(events), _quartics(pieces))
 
 
 def discrete(
@@ -111,10 +109,9 @@ class _Discrete(torch.autograd.Function):
         places: list[int | None],
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        clock, outputs = run(_detached(problem), "states")
-        solved = Solved(clock, outputs, outputs.ys, clock.y, _states_of_events(outputs), _quartics(outputs.pieces))
+        solved = plain(problem, run, "states")
         box.append(solved)
-        ctx.problem, ctx.tableau, ctx.engine, ctx.outputs = problem, tableau, engine, outputs
+        ctx.problem, ctx.tableau, ctx.engine, ctx.outputs = problem, tableau, engine, solved.outputs
         ctx.dense, ctx.places = dense, places
         ctx.save_for_backward(*tensors)
         return *solved.ys, *solved.y, *solved.events, *solved.quartics
@@ -176,8 +173,7 @@ def _interpolate(
 def _take(problem: Problem, tableau: ButcherTableau, step: RowStep, y: Parts) -> tuple[TorchStep, Parts]:
     """The step of ``step.rows`` again, from ``y``, on the tape: kernels that hold its slopes, and the new state."""
     field = problem.field.take_rows(step.rows, y)
-    no_error = [0.0] * len(y)
-    kernels = TorchStep(Binding(tableau, y, no_error, no_error, rows=len(step.rows)))
+    kernels = TorchStep(Binding.replaying(tableau, y))
     times = kernels.begin(step.t, step.dt, step.t1, y)
     k = field(step.start, y)
     for i in range(1, tableau.stages):

@@ -52,14 +52,14 @@ class RowState:
     due: Tensor
 
     @classmethod
-    def begin(cls, t0: Tensor, t_end: Tensor, size: Tensor, stops: Tensor | None = None) -> RowState:
-        """Rows that run from ``t0`` to ``t_end``, [R] float64, with a first step of ``size``."""
+    def begin(cls, t0: Tensor, t_end: Tensor, size: Tensor | None, stops: Tensor | None = None) -> RowState:
+        """Rows that run from ``t0`` to ``t_end``, [R] float64, with a first step of ``size`` (None: NaN)."""
         count = torch.zeros_like(t0, dtype=torch.int64)
         return cls(
             t=t0.clone(),
             t1=t0.clone(),
             dt=torch.zeros_like(t0),
-            size=size.to(torch.float64).clone(),
+            size=torch.full_like(t0, torch.nan) if size is None else size.to(torch.float64).clone(),
             history=torch.ones(len(t0), 2, dtype=torch.float64, device=t0.device),
             err=torch.zeros_like(t0),
             t_end=t_end.to(torch.float64).clone(),

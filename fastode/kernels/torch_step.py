@@ -117,6 +117,16 @@ class TorchStep(Measured):
         """``base + sum_j weights[j] * vectors[j]`` for every part."""
         return tuple([combine(b, [v[p] for v in vectors], weights) for p, b in enumerate(base)])
 
+    @classmethod
+    def taking_over(cls, binding: Binding, y: Parts, dt: Weight, k: Sequence[Parts], y1: Parts) -> TorchStep:
+        """These kernels in the middle of the step of others; ``y`` is empty between steps."""
+        tape = cls(binding)
+        if y:
+            tape.begin_at(y, dt)
+            tape.k = list(k)
+            tape.y1 = y1
+        return tape
+
     def to_tape(self) -> TorchStep:
         """These kernels, recording for autograd."""
         return self

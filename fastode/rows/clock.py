@@ -83,6 +83,10 @@ class RowsClock:
         """Where the rows of the batch are, [R] float64."""
         return self.active.t
 
+    def rows_at(self, at: Tensor) -> Tensor:
+        """Which rows are at positions ``at`` of the batch."""
+        return at if self.rows is None else self.rows[at]
+
     @property
     def dt(self) -> Tensor:
         """Their next steps, [R] float64, signed; 0 in rows that have stopped."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgument
-from ..kernels.reference import quartic_coefficients
+from ..kernels.reference import per_row, quartic_coefficients, where_rows
+from ..loop import Step
 from ..tableau import ButcherTableau
 from ..tree import Parts
 
@@ -41,6 +42,12 @@ class Pieces:
         return cls(rows, t[:0], t[:0], tuple([p.new_empty(0, 5, *p.shape[1:]) for p in y]))
 
     @classmethod
+    def of_step(cls, tableau: ButcherTableau, step: Step, rows: Tensor, at: Tensor) -> Pieces:
+        """A step of ``rows``, which are at the positions ``at`` of the batch."""
+        quartics = coefficients_of(tableau, step.kernels, step.y, step.y1, step.dt, at)
+        return cls(rows, step.t[at], step.dt[at], quartics)
+
+    @classmethod
     def join(cls, pieces: Sequence[Pieces], quartics: Parts) -> Pieces:
         """All steps as one, with the coefficients given."""
         rows, t, dt = (torch.cat(each) for each in zip(*[(p.rows, p.t, p.dt) for p in pieces], strict=True))
@@ -51,8 +58,8 @@ def evaluate(coefficients: Parts, x: Tensor) -> Parts:
     """Horner over the second axis, at ``x`` [n]."""
     values = []
     for c in coefficients:
-        factor = x.to(c.real.dtype if c.is_complex() else c.dtype).view(-1, *[1] * (c.ndim - 2))
         total = c[:, -1]
+        factor = per_row(x, total)
         for power in range(c.shape[1] - 2, -1, -1):
             total = total * factor + c[:, power]
         values.append(total)
@@ -155,11 +162,4 @@ class DenseRows:
         piece = self._order[(self._first[:, None] + step.clamp(min=0)).flatten()]
         x = torch.where(known, times, 0.0).flatten() - torch.where(known.flatten(), self._t[piece], 0.0)
         values = evaluate(tuple([c[piece] for c in self._coefficients]), x / self._dt[piece])
-        return tuple(
-            [
-                torch.where(
-                    known.view(*times.shape, *[1] * (v.ndim - 1)), v.view(*times.shape, *v.shape[1:]), float("nan")
-                )
-                for v in values
-            ]
-        )
+        return tuple([where_rows(known, v.view(*times.shape, *v.shape[1:]), float("nan")) for v in values])

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from ..errors import FieldError, InvalidArgument, UnsupportedInput
-from ..field import is_per_row
+from ..kernels.reference import where_rows
 from ..kernels.row_state import EVENT, NON_FINITE
 from ..loop import Step
 from ..problem import Problem
 from ..tableau import ButcherTableau
 from ..tree import Parts
 from .clock import RowsClock
-from .dense import Pieces, coefficients_of
+from .dense import Pieces
 
 EventFn = Callable[..., Tensor]
 
@@ -138,7 +138,7 @@ class RowEvents:
         if not bool(crossing.any()) and not bool(broken.any()):
             return None
         found = self._locate(step, crossing, before, now, left)
-        self._keep(found, found.at if rows is None else rows[found.at])
+        self._keep(found, self.clock.rows_at(found.at))
         self._stop(found, broken, step.t1)
         last = found.at[found.terminal]
         step.end_at(last, tuple([p[found.terminal] for p in found.y]))
@@ -167,12 +167,7 @@ class RowEvents:
             x = root(value, left[at, e], before[at, e], now[at, e], self.tolerance)
             at_end = x == 1.0
             t = torch.where(at_end, step.t1[at], pieces.t + x * pieces.dt)
-            y = tuple(
-                [
-                    torch.where(at_end.view(-1, *[1] * (b.ndim - 1)), end[at], b)
-                    for b, end in zip(pieces(x), step.y1, strict=True)
-                ]
-            )
+            y = tuple([where_rows(at_end, end[at], b) for b, end in zip(pieces(x), step.y1, strict=True)])
             parts.append((at, torch.full_like(at, e), t, x, y))
         at, which, t, x = (torch.cat([p[i] for p in parts]) for i in range(4))  # type: ignore[misc]
         states = tuple([torch.cat(p) for p in zip(*[part[4] for part in parts], strict=True)])
@@ -182,11 +177,7 @@ class RowEvents:
         return Found(at[kept], which[kept], t[kept], x[kept], tuple([p[kept] for p in states]), terminal[kept])
 
     def _pieces(self, step: Step, at: Tensor) -> Pieces:
-        rows = at if self.clock.rows is None else self.clock.rows[at]
-        y1 = tuple([p.detach() for p in step.y1])
-        return Pieces(
-            rows, step.t[at], step.dt[at], coefficients_of(self.tableau, step.kernels, step.y, y1, step.dt, at)
-        )
+        return Pieces.of_step(self.tableau, step, self.clock.rows_at(at), at)
 
     def _keep(self, found: Found, rows: Tensor) -> None:
         self.rows.append(rows)
@@ -212,10 +203,7 @@ def event_value(events: Sequence[Event], e: int, problem: Problem, t: Tensor, y:
     Raises:
         FieldError: it returned something else.
     """
-    args = problem.field.args
-    if rows is not None:
-        n = problem.field.shapes[0][0]
-        args = tuple([a[rows] if is_per_row(a, n) else a for a in args])
+    args = problem.field.args if rows is None else problem.field.args_of(rows)
     value = events[e].function(problem.time(t), problem.restore_state(y), *args)
     if not isinstance(value, Tensor):
         raise FieldError(f"event_fn[{e}](t, y) returned a {type(value).__name__}; return a torch.Tensor [{len(t)}]")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..kernels.reference import where_rows
 from ..loop import Kernels, Step
 from ..problem import Problem
 from ..tableau import ButcherTableau
 from ..tree import Parts
 from .clock import RowsClock
-from .dense import Pieces, coefficients_of
+from .dense import Pieces
 from .events import Found, RowEvents
 
 
@@ -117,9 +118,7 @@ class RowOutputs:
             self._record(step, accept, rounds, found)
         if self.dense:
             at = accept.nonzero().squeeze(1)
-            rows = at if clock.rows is None else clock.rows[at]
-            quartics = coefficients_of(self.tableau, step.kernels, step.y, step.y1, step.dt, at)
-            self.pieces.append(Pieces(rows, step.t[at], step.dt[at], quartics))
+            self.pieces.append(Pieces.of_step(self.tableau, step, clock.rows_at(at), at))
         return False
 
     def _reached(self, step: Step, found: Found | None) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -138,7 +137,7 @@ class RowOutputs:
                 here, sign, end, t = here[passed], sign[passed], end[passed], t[passed]
                 if not len(here):
                     return rounds
-            rows = here if clock.rows is None else clock.rows[here]
+            rows = clock.rows_at(here)
             index = self.next[rows]
             x = torch.where(t == step.t1[here], 1.0, (t - step.t[here]) / step.dt[here])
             for out, values in zip(self.ys, states_at(step.kernels, step.y1, here, x), strict=True):
@@ -152,7 +151,7 @@ class RowOutputs:
         self, step: Step, accept: Tensor, rounds: list[tuple[Tensor, Tensor, Tensor]], found: Found | None
     ) -> None:
         took = accept.nonzero().squeeze(1)
-        rows = took if self.clock.rows is None else self.clock.rows[took]
+        rows = self.clock.rows_at(took)
         place = torch.cumsum(accept, 0) - 1
         nothing = took[:0], step.t[:0]
         self.steps.append(
@@ -176,9 +175,4 @@ def states_at(kernels: Kernels, y1: Parts, at: Tensor, x: Tensor) -> Parts:
     if bool(at_end.all()):
         return ends
     fractions = x.new_zeros(len(y1[0])).index_copy(0, at, x)
-    return tuple(
-        [
-            torch.where(at_end.view(-1, *[1] * (e.ndim - 1)), e, b[at])
-            for e, b in zip(ends, kernels.interpolate(fractions), strict=True)
-        ]
-    )
+    return tuple([where_rows(at_end, e, b[at]) for e, b in zip(ends, kernels.interpolate(fractions), strict=True)])

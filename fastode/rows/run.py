@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +12,7 @@ from ..controller import Controller
 from ..errors import UnsupportedInput
 from ..gradients.row_backsolve import backsolve
 from ..gradients.row_times import event_shifts, flow, shift_of
-from ..gradients.rows import Solved, autograd, discrete, plain
+from ..gradients.rows import Run, Solved, autograd, discrete, plain
 from ..kernels import Engine
 from ..kernels.row_state import FINISHED, RowState
 from ..loop import integrate
@@ -76,14 +76,15 @@ def run(request: RowRequest) -> Solution:
         problem = replace(problem, y0=start)
     calls = problem.stats.n_func
 
-    def steps(detached: Problem, keep: str) -> tuple[RowsClock, RowOutputs]:
+    def steps(detached: Problem, keep: str) -> RowOutputs:
         nonlocal calls
-        clock, outputs = _take_steps(request, detached, keep)
+        outputs = _take_steps(request, detached, keep)
         calls = detached.stats.n_func - calls
-        return clock, outputs
+        return outputs
 
     solved = _solve(request, problem, steps)
-    clock, state = solved.clock, solved.clock.all
+    clock = solved.outputs.clock
+    state = clock.all
     ys, y, t, ts = solved.ys, solved.y, state.t, request.ts
     if request.times_move:
         reached = torch.arange(ts.shape[1], device=ts.device) < solved.outputs.next[:, None]
@@ -135,12 +136,11 @@ def run(request: RowRequest) -> Solution:
     )
 
 
-def _take_steps(request: RowRequest, problem: Problem, keep: str) -> tuple[RowsClock, RowOutputs]:
+def _take_steps(request: RowRequest, problem: Problem, keep: str) -> RowOutputs:
     """The solve itself, without a tape."""
     t0, t_end = request.t0.detach(), request.t_end.detach()
-    size = torch.full_like(t0, torch.nan) if request.first_step is None else request.first_step
     clock = RowsClock(
-        RowState.begin(t0, t_end, size, request.stops),
+        RowState.begin(t0, t_end, request.first_step, request.stops),
         problem.y0,
         request.controller,
         request.engine.control,
@@ -155,12 +155,10 @@ def _take_steps(request: RowRequest, problem: Problem, keep: str) -> tuple[RowsC
     with torch.no_grad():
         integrate(problem, request.tableau, request.engine, clock, outputs)
         outputs.finish()
-    return clock, outputs
+    return outputs
 
 
-def _solve(
-    request: RowRequest, problem: Problem, steps: Callable[[Problem, str], tuple[RowsClock, RowOutputs]]
-) -> Solved:
+def _solve(request: RowRequest, problem: Problem, steps: Run) -> Solved:
     """The solve with the gradient asked for, if any input has one."""
     needed = torch.is_grad_enabled()
     if request.gradient != "autograd":

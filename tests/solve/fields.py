@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 
 
+def tensor(*values: float) -> Tensor:
+    """[len(values)] float64."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def van_der_pol(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
     x, v = y.unbind(-1)
     return torch.stack([v, mu * (1 - x * x) * v - x], dim=-1)

@@ -9,14 +9,10 @@ from torch import Tensor
 import fastode
 from fastode import Event, Status, solve
 
-from .fields import Net, decay
+from .fields import Net, decay, tensor
 
 double = torch.float64
 each_engine = pytest.mark.parametrize("engine", ["native", "reference"])
-
-
-def tensor(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=double)
 
 
 @each_engine

@@ -11,14 +11,10 @@ from torch import Tensor
 import fastode
 from fastode import Status, solve
 
-from .fields import Net, decay, van_der_pol
+from .fields import Net, decay, tensor, van_der_pol
 
 double = torch.float64
 each_engine = pytest.mark.parametrize("engine", ["native", "reference"])
-
-
-def tensor(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=double)
 
 
 @each_engine

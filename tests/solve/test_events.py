@@ -15,15 +15,11 @@ import fastode
 from fastode import Event, Status, solve
 from fastode.rows.events import root
 
-from .fields import van_der_pol
+from .fields import tensor, van_der_pol
 
 double = torch.float64
 each_engine = pytest.mark.parametrize("engine", ["native", "reference"])
 each_gradient = pytest.mark.parametrize("gradient", ["discrete", "autograd", "backsolve"])
-
-
-def tensor(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=double)
 
 
 def falling(t: Tensor, y: Tensor) -> Tensor:

@@ -12,14 +12,10 @@ from fastode import Status, solve
 from fastode.methods import lookup
 from fastode.tableau import ButcherTableau
 
-from .fields import decay, van_der_pol
+from .fields import decay, tensor, van_der_pol
 
 double = torch.float64
 each_engine = pytest.mark.parametrize("engine", ["native", "reference"])
-
-
-def tensor(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=double)
 
 
 class Recorded:

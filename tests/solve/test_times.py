@@ -9,12 +9,10 @@ from torch import Tensor
 import fastode
 from fastode import Status, solve
 
+from .fields import tensor
+
 double = torch.float64
 each_gradient = pytest.mark.parametrize("gradient", ["discrete", "autograd", "backsolve"])
-
-
-def tensor(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=double)
 
 
 def field(t: Tensor, y: Tensor, a: Tensor) -> Tensor:

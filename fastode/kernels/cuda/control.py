@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ...controller import Controller
 from ..native.control import limits_of
 from ..reference.control import RowControl
-from ..row_state import RUNNING, RowState
+from ..row_state import RowState
 from . import launch
 
 
@@ -24,11 +23,7 @@ class CudaControl(RowControl):
             launch.native.start_rows(*self._arguments, stream)
 
     def control(self) -> tuple[int, int, Tensor]:
-        state = self.state
-        backward = state.dt < 0
-        with launch.stream_on(state.t.device) as stream:
+        backward = self.state.dt < 0
+        with launch.stream_on(self.state.t.device) as stream:
             launch.native.control_rows(*self._arguments, stream)
-        passed = state.accept & torch.where(backward, state.due >= state.t, state.due <= state.t)
-        counts = torch.stack([state.status == RUNNING, state.accept, passed]).sum(dim=1)
-        running, accepted, with_output = counts.tolist()
-        return running, accepted, passed.nonzero().squeeze(1) if with_output else state.next_stop[:0]
+        return self._outcome(backward)

@@ -70,12 +70,7 @@ class CudaRowsStep(TorchStep):
 
     def to_tape(self) -> TorchStep:
         """Plain torch from here on."""
-        tape = TorchStep(self.binding)
-        if self.y:
-            tape.begin_at(self.y, self.dt)
-            tape.k = list(self.k)
-            tape.y1 = self.y1
-        return tape
+        return TorchStep.taking_over(self.binding, self.y, self.dt, self.k, self.y1)
 
     def _slopes(self, part: int) -> list[int]:
         return [slopes[part].data_ptr() for slopes in self.k]

@@ -6,7 +6,7 @@ per solve. Native code writes only into buffers allocated here, which autograd h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -100,6 +100,9 @@ class NativeStep(Measured):
         self.tolerances = expand_tolerances(like, binding.rtol, binding.atol)  # kept alive: C++ holds their pointers
         threads = torch.get_num_threads()
         self.steps = [_bind(tableau, p, rows, r, a, threads) for p, r, a in zip(like, *self.tolerances, strict=True)]
+        #: kernels of a stage, which take ``size``: one step size, or the address of those of the rows
+        self.stages: list[Callable[[int, Any, int, int], None]] = [step.stage for step in self.steps]
+        self.size: Any = 0.0
         self.spares = [Spares(p) for p in like]
         self.root = torch_root(like[0].dtype)
         self.clock = time_buffer(tableau.stages, like[0].dtype)
@@ -138,7 +141,7 @@ class NativeStep(Measured):
                 spares.give(self.scratch[0])
                 self.scratch = ()
             out = spares.take()
-            self.steps[0].stage(i, self.dt, k[0].data_ptr(), out.data_ptr())
+            self.stages[0](i, self.size, k[0].data_ptr(), out.data_ptr())
             self.scratch = z = (out,)
             return z
         if self.scratch:
@@ -148,9 +151,9 @@ class NativeStep(Measured):
             del part
         n = self.staged if i < self.complete else len(k)
         z = tuple([spares.take() for spares in self.spares[:n]])
-        dt = self.dt
-        for step, slope, out in zip(self.steps, k, z, strict=False):
-            step.stage(i, dt, slope.data_ptr(), out.data_ptr())
+        size = self.size
+        for stage, slope, out in zip(self.stages, k, z, strict=False):
+            stage(i, size, slope.data_ptr(), out.data_ptr())
         if n < len(k):
             for step, slope in zip(self.steps[n:], k[n:], strict=True):
                 step.slope(i - 1, slope.data_ptr())
@@ -234,7 +237,7 @@ class NativeStep(Measured):
 
     def point_at(self, y: Parts, dt: float) -> None:
         """Point the native kernels at ``y``."""
-        self.y, self.dt = y, dt
+        self.y, self.dt, self.size = y, dt, dt
         self.k.clear()
         for step, part in zip(self.steps, y, strict=True):
             step.begin(part.data_ptr())

@@ -22,6 +22,11 @@ def per_row(w: Weight, like: Tensor) -> Weight:
     return w
 
 
+def where_rows(keep: Tensor, values: Tensor, other: Weight) -> Tensor:
+    """``values`` where ``keep``, a mask over their leading axes, holds; else ``other``."""
+    return torch.where(keep.view(*keep.shape, *[1] * (values.ndim - keep.ndim)), values, other)
+
+
 def complex_sum(dt: float, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
     """``dt * sum_j coefficients[j] * vectors[j]`` in torchdiffeq's order and precision: while an error estimate is
     rounding noise, the steps depend on it. (Real states get that order from the native engine.)"""

@@ -25,6 +25,7 @@ from ..row_state import (
     TOO_MANY_STEPS,
     RowState,
 )
+from .combine import where_rows
 
 
 class RowControl:
@@ -80,13 +81,19 @@ class RowControl:
         _stop(state, running & broken & hopeless, NON_FINITE)
         _propose(state, state.status == RUNNING, controller, self.max_steps)
         _stop(state, running & broken & (state.status == STEP_UNDERFLOW), NON_FINITE)
-        with_output = accept & torch.where(backward, state.due >= state.t, state.due <= state.t)
-        counts: list[int] = torch.stack([state.status == RUNNING, accept]).sum(dim=1).tolist()
-        return counts[0], counts[1], with_output.nonzero().squeeze(1)
+        return self._outcome(backward)
+
+    def _outcome(self, backward: Tensor) -> tuple[int, int, Tensor]:
+        """What :meth:`control` returns, once the arrays are up to date; ``backward``: where time decreased."""
+        state = self.state
+        passed = state.accept & torch.where(backward, state.due >= state.t, state.due <= state.t)
+        counts: list[int] = torch.stack([state.status == RUNNING, state.accept, passed]).sum(dim=1).tolist()
+        running, accepted, with_output = counts
+        return running, accepted, passed.nonzero().squeeze(1) if with_output else state.next_stop[:0]
 
     def select(self, new: Tensor, old: Tensor) -> Tensor:
         """``new`` in the rows that accepted, ``old`` in the others."""
-        return torch.where(self.state.accept.view(-1, *[1] * (new.ndim - 1)), new, old)
+        return where_rows(self.state.accept, new, old)
 
 
 def _next_stop(state: RowState) -> Tensor:

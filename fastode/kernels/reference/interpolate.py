@@ -15,6 +15,15 @@ from torch import Tensor
 
 from .combine import Weight, combine, per_row
 
+#: coefficients of x^0 .. x^4 of ``dt`` times the first slope, ``dt`` times the last, ``16 dt sum_j b_mid[j] k_j``, and
+#: ``y1 - y``
+QUARTIC = (
+    (0.0, 1.0, -4.0, 5.0, -2.0),
+    (0.0, 0.0, 1.0, -3.0, 2.0),
+    (0.0, 0.0, 1.0, -2.0, 1.0),
+    (0.0, 0.0, -5.0, 14.0, -8.0),
+)
+
 
 def quartic_weights(x: Weight, b_mid: Sequence[float]) -> tuple[Weight, list[Weight]]:
     """``w(x)`` and ``theta_j(x)`` for fractions ``x`` of the step: a number, a 0-dim tensor, or [R]."""
@@ -50,13 +59,5 @@ def quartic_coefficients(y: Tensor, y1: Tensor, dt: Tensor, k: Sequence[Tensor],
     difference, first, last = y1 - y, size * k[0], size * k[-1]
     # no matrix product: a row must not depend on the others
     middle = 16 * size * sum(slope * b for slope, b in zip(k, b_mid, strict=True))
-    return torch.stack(
-        [
-            y,
-            first,
-            middle - 5 * difference - 4 * first + last,
-            14 * difference - 2 * middle + 5 * first - 3 * last,
-            middle - 8 * difference - 2 * first + 2 * last,
-        ],
-        dim=1,
-    )
+    powers = [m * middle + e * difference + f * first + z * last for f, z, m, e in list(zip(*QUARTIC, strict=True))[1:]]
+    return torch.stack([y, *powers], dim=1)
