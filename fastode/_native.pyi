@@ -59,3 +59,70 @@ class RowControl:
     def start(self) -> None: ...
     def control(self) -> tuple[int, int, int]: ...
     def select(self, size: int, new_rows: int, old_rows: int, out: int) -> None: ...
+
+class FieldProgram:
+    def __init__(self, description: dict[str, object]) -> None: ...
+
+class FieldMethod:
+    def __init__(
+        self,
+        c: Sequence[float],
+        a: Sequence[Sequence[float]],
+        b: Sequence[float],
+        error: Sequence[float],
+        mid: Sequence[float],
+        ends_with_slope: bool,
+    ) -> None: ...
+
+class FieldRecord:
+    @property
+    def steps(self) -> int: ...
+
+#: outcome, evaluations, accepted and rejected steps, time reached, next step
+Account = tuple[int, int, int, int, float, float]
+
+class FieldCall:
+    def __init__(
+        self,
+        program: FieldProgram,
+        method: FieldMethod,
+        itemsize: int,
+        rows: int,
+        features: int,
+        constants: Sequence[int],
+        arguments: Sequence[int],
+        threads: int,
+        time_is_float32: bool,
+    ) -> None: ...
+    def adaptive(
+        self,
+        y0: int,
+        times: Sequence[float],
+        rtol: Sequence[float],
+        atol: Sequence[float],
+        limits: Sequence[float],
+        first_step: float,
+        max_steps: float,
+        max_total_steps: float,
+        direction: float,
+        parts: Sequence[int],
+        out: int,
+        keep: bool,
+    ) -> tuple[Account, FieldRecord | None]: ...
+    def grid(
+        self,
+        y0: int,
+        points: Sequence[float],
+        output_step: Sequence[int],
+        output_x: Sequence[float],
+        out: int,
+        keep: bool,
+    ) -> tuple[Account, FieldRecord | None]: ...
+    def sweep(
+        self,
+        record: FieldRecord,
+        grad_out: int,
+        grad_y0: int,
+        grad_arguments: Sequence[int],
+        grad_constants: Sequence[int],
+    ) -> Account: ...

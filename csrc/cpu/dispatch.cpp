@@ -1,5 +1,7 @@
 #include "dispatch.h"
 
+#include "../field/kernels.h"
+
 #include <atomic>
 #include <stdexcept>
 
@@ -7,13 +9,16 @@ namespace fastode {
 
 namespace baseline {
 extern const Target target;
+extern const field::FieldTarget field_target;
 }
 #if defined(__x86_64__)
 namespace avx2 {
 extern const Target target;
+extern const field::FieldTarget field_target;
 }
 namespace avx512 {
 extern const Target target;
+extern const field::FieldTarget field_target;
 }
 #endif
 
@@ -22,18 +27,19 @@ namespace {
 struct Choice {
   const char* name;
   const Target* target;
+  const field::FieldTarget* field;
   bool supported;
 };
 
 const std::vector<Choice>& choices() {
   static const std::vector<Choice> list = {
 #if defined(__x86_64__)
-      {"avx512", &avx512::target,
+      {"avx512", &avx512::target, &avx512::field_target,
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
-      {"avx2", &avx2::target, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {"avx2", &avx2::target, &avx2::field_target, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
-      {"baseline", &baseline::target, true},
+      {"baseline", &baseline::target, &baseline::field_target, true},
   };
   return list;
 }
@@ -53,6 +59,8 @@ std::atomic<const Choice*>& current() {
 }  // namespace
 
 const Target& current_target() { return *current().load(std::memory_order_relaxed)->target; }
+
+const field::FieldTarget& field::current_field_target() { return *current().load(std::memory_order_relaxed)->field; }
 
 std::string target_name() { return current().load()->name; }
 

@@ -1,0 +1,311 @@
+// Field programs and the solves that run on them.
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <thread>
+#include <unordered_map>
+#include <variant>
+
+#include "../field/lockstep.h"
+#include "args.h"
+
+namespace fastode {
+namespace {
+
+using namespace field;
+
+const std::unordered_map<std::string, Operator>& operators() {
+  static const std::unordered_map<std::string, Operator> names = {
+#define UNARY(name, expression) {#name, Operator::name},
+#define BINARY(name, expression) {#name, Operator::name},
+#include "../field/operators.def"
+#undef UNARY
+#undef BINARY
+      {"where", Operator::where}, {"affine", Operator::affine},     {"gather", Operator::gather},
+      {"sum", Operator::sum},     {"rows_sum", Operator::rows_sum}, {"vector", Operator::vector},
+      {"literal", Operator::literal}};
+  return names;
+}
+
+using PyValue = std::tuple<int, int, int, int>;  // area, slot, first feature, width
+using PyInstruction = std::tuple<std::string, PyValue, std::vector<PyValue>, double, int, std::vector<std::array<int, 4>>>;
+
+Value value_of(const PyValue& v) {
+  return {static_cast<Area>(std::get<0>(v)), std::get<1>(v), std::get<2>(v), std::get<3>(v)};
+}
+
+std::vector<Value> values_of(const std::vector<PyValue>& list) {
+  std::vector<Value> values;
+  for (const PyValue& v : list) values.push_back(value_of(v));
+  return values;
+}
+
+std::vector<Instruction> instructions_of(const py::handle& list) {
+  std::vector<Instruction> instructions;
+  for (const PyInstruction& given : list.cast<std::vector<PyInstruction>>()) {
+    const auto& [name, out, inputs, number, matrix, runs] = given;
+    const auto found = operators().find(name);
+    if (found == operators().end()) throw py::value_error("a field program has no operator `" + name + "`");
+    Instruction i{found->second, value_of(out), values_of(inputs), number, matrix, {}};
+    for (const auto& r : runs) i.runs.push_back({r[0], r[1], r[2], r[3]});
+    instructions.push_back(std::move(i));
+  }
+  return instructions;
+}
+
+// A program as fastode/compiler/lower.py describes it.
+std::shared_ptr<Program> make_program(const py::dict& d) {
+  auto p = std::make_shared<Program>();
+  p->once = instructions_of(d["once"]);
+  p->value = instructions_of(d["value"]);
+  p->adjoint = instructions_of(d["adjoint"]);
+  const auto slots = d["slots"].cast<std::vector<std::vector<std::int32_t>>>();
+  if (slots.size() != AREAS) throw py::value_error("`slots` must have " + std::to_string(AREAS) + " lists");
+  for (int a = 0; a < AREAS; ++a) p->slots[a] = slots[a];
+  for (const auto& [constant, rows, cols, transposed] : d["matrices"].cast<std::vector<std::tuple<int, int, int, bool>>>()) {
+    p->matrices.push_back({constant, rows, cols, transposed});
+  }
+  for (const auto& [constant, transposed, g, x] :
+       d["matrix_gradients"].cast<std::vector<std::tuple<int, bool, PyValue, PyValue>>>()) {
+    p->matrix_gradients.push_back({constant, transposed, value_of(g), value_of(x)});
+  }
+  for (const auto& [constant, g] : d["vector_gradients"].cast<std::vector<std::tuple<int, PyValue>>>()) {
+    p->vector_gradients.push_back({constant, value_of(g)});
+  }
+  p->constants = d["constants"].cast<std::vector<Index>>();
+  p->arguments = values_of(d["arguments"].cast<std::vector<PyValue>>());
+  p->argument_cotangents = values_of(d["argument_cotangents"].cast<std::vector<PyValue>>());
+  p->differentiated = d["differentiated"].cast<std::vector<std::int32_t>>();
+  const auto optional = [&](const char* name, Value& value) {
+    const py::object given = d[name];
+    if (given.is_none()) return false;
+    value = value_of(given.cast<PyValue>());
+    return true;
+  };
+  p->has_time = optional("time", p->time);
+  p->has_state = optional("state", p->state);
+  p->has_cotangent = optional("cotangent", p->cotangent);
+  p->has_state_cotangent = optional("state_cotangent", p->state_cotangent);
+  p->out = value_of(d["out"].cast<PyValue>());
+  return p;
+}
+
+std::shared_ptr<Method> make_method(const std::vector<double>& c, const std::vector<std::vector<double>>& a,
+                                    const std::vector<double>& b, const std::vector<double>& error,
+                                    const std::vector<double>& mid, bool ends_with_slope) {
+  auto m = std::make_shared<Method>();
+  m->stages = static_cast<int>(b.size());
+  if (m->stages < 1 || m->stages > 32 || c.size() != b.size() || a.size() != b.size()) {
+    throw py::value_error("a method has 1 to 32 stages, with as many nodes, weights and rows of `a`");
+  }
+  m->c = c;
+  m->b = b;
+  m->error = error.empty() ? std::vector<double>(b.size()) : error;
+  m->mid = mid.empty() ? std::vector<double>(b.size()) : mid;
+  m->a.assign(b.size() * b.size(), 0.0);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i].size() > i) throw py::value_error("row " + std::to_string(i) + " of `a` has more than " + std::to_string(i) + " entries");
+    std::copy(a[i].begin(), a[i].end(), m->a.begin() + static_cast<std::ptrdiff_t>(i * b.size()));
+  }
+  m->ends_with_slope = ends_with_slope;
+  return m;
+}
+
+// Runs Python's signal handlers while a solve is under way, in the thread that called.
+struct Signals {
+  std::thread::id caller = std::this_thread::get_id();
+
+  static bool asked(void* context) {
+    if (std::this_thread::get_id() != static_cast<Signals*>(context)->caller) return false;
+    const py::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+  }
+};
+
+// A program and a method at given addresses and sizes.
+struct Call {
+  std::shared_ptr<Program> program;
+  std::shared_ptr<Method> method;
+  int itemsize;
+  Index rows, features;
+  std::vector<Address> constants, arguments;
+  int threads;
+  bool time_is_float32;
+};
+
+template <class T>
+class Bound {
+ public:
+  explicit Bound(const Call& call)
+      : lanes_(choose_lanes<T>(call.rows, field_kernels<T>().vector_lanes)),
+        setting_{*call.program, *call.method, Tiling(call.rows, lanes_, MOST_GROUPS), call.features,
+                 check_threads(call.threads), pointers(call, call.arguments, true), call.time_is_float32},
+        engine_(*call.program, lanes_, pointers(call, call.constants, false)) {}
+
+  const Setting<T>& setting() const { return setting_; }
+  const Engine<T>& engine() const { return engine_; }
+
+ private:
+  static std::vector<const T*> pointers(const Call& call, const std::vector<Address>& addresses, bool per_row) {
+    const Program& p = *call.program;
+    const std::size_t wanted = per_row ? p.arguments.size() : p.constants.size();
+    if (addresses.size() != wanted) throw py::value_error("a field program has other constants or arguments");
+    std::vector<const T*> result;
+    for (std::size_t i = 0; i < wanted; ++i) {
+      const Index count = per_row ? call.rows * p.arguments[i].width : p.constants[i];
+      result.push_back(array<T>(addresses[i], count, per_row ? "arguments" : "constants"));
+    }
+    return result;
+  }
+
+  Index lanes_;
+  Setting<T> setting_;
+  Engine<T> engine_;
+};
+
+struct AnyRecord {
+  std::variant<Record<float>, Record<double>> record;
+  bool quartic = true;
+};
+
+py::tuple tuple_of(const Account& a) {
+  return py::make_tuple(static_cast<int>(a.outcome), a.n_func, a.n_accepted, a.n_rejected, a.t, a.dt);
+}
+
+template <class T>
+py::object adaptive(const Call& call, Address y0, const std::vector<double>& times, const std::vector<double>& rtol,
+                    const std::vector<double>& atol, const AdaptiveRule& rule, Address out, bool keep) {
+  const Bound<T> bound(call);
+  const Index cells = call.rows * call.features;
+  const T* from = array<T>(y0, cells, "y0");
+  T* to = array<T>(out, cells * static_cast<Index>(times.size()), "out");
+  Index end = 0;
+  for (const Index part : rule.parts) {
+    if (part <= end && call.features > 0) throw py::value_error("`parts` must rise");
+    end = part;
+  }
+  if (end != call.features) throw py::value_error("the last of `parts` must end at the last feature");
+  for (const auto* list : {&rtol, &atol}) {
+    if (list->size() != rtol.size() || (list->size() != 1 && static_cast<Index>(list->size()) != call.features)) {
+      throw py::value_error("tolerances are one number, or one for each feature");
+    }
+  }
+  auto record = keep ? std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, true}) : nullptr;
+  Signals signals;
+  Account account;
+  {
+    const py::gil_scoped_release release;
+    account = solve_adaptive<T>(bound.setting(), bound.engine(), from, times, {rtol.begin(), rtol.end()},
+                                {atol.begin(), atol.end()}, rule, to, keep ? &std::get<Record<T>>(record->record) : nullptr,
+                                {&Signals::asked, &signals});
+  }
+  if (account.outcome == Outcome::INTERRUPTED) throw py::error_already_set();
+  return py::make_tuple(tuple_of(account), record);
+}
+
+template <class T>
+py::object grid(const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
+                const std::vector<double>& output_x, Address out, bool keep) {
+  const Bound<T> bound(call);
+  const Index cells = call.rows * call.features;
+  if (points.empty() || output_step.size() != output_x.size()) throw py::value_error("a grid has points, and outputs a step each");
+  for (const Index step : output_step) {
+    if (step < -1 || step >= static_cast<Index>(points.size()) - 1) throw py::value_error("an output lies in no step");
+  }
+  const T* from = array<T>(y0, cells, "y0");
+  T* to = array<T>(out, cells * static_cast<Index>(output_step.size()), "out");
+  auto record = std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, false});
+  Record<T>& steps = std::get<Record<T>>(record->record);
+  steps.output_step = output_step;
+  steps.output_x = output_x;
+  Signals signals;
+  Account account;
+  {
+    const py::gil_scoped_release release;
+    account = solve_grid<T>(bound.setting(), bound.engine(), from, points, to, steps, keep, {&Signals::asked, &signals});
+  }
+  if (account.outcome == Outcome::INTERRUPTED) throw py::error_already_set();
+  return py::make_tuple(tuple_of(account), keep ? py::cast(record) : py::none());
+}
+
+template <class T>
+py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
+                   const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
+  const Bound<T> bound(call);
+  const Program& p = *call.program;
+  if (!std::holds_alternative<Record<T>>(record.record)) throw py::value_error("the record is of another dtype");
+  const Record<T>& steps = std::get<Record<T>>(record.record);
+  if (grad_arguments.size() != p.differentiated.size() || grad_constants.size() != p.constants.size()) {
+    throw py::value_error("gradients are wanted for each differentiated argument and each constant (0 for none)");
+  }
+  const Index cells = call.rows * call.features;
+  const T* given = array<T>(grad_out, cells * static_cast<Index>(steps.output_step.size()), "grad_out");
+  T* to = array<T>(grad_y0, cells, "grad_y0");
+  std::vector<T*> arguments, constants;
+  for (std::size_t i = 0; i < grad_arguments.size(); ++i) {
+    arguments.push_back(array<T>(grad_arguments[i], call.rows * p.arguments[p.differentiated[i]].width, "grad_arguments"));
+  }
+  for (std::size_t i = 0; i < grad_constants.size(); ++i) {
+    constants.push_back(grad_constants[i] == 0 ? nullptr : array<T>(grad_constants[i], p.constants[i], "grad_constants"));
+  }
+  for (const MatrixGradient& m : p.matrix_gradients) {
+    if (constants[m.constant] == nullptr) throw py::value_error("a differentiated constant has no place for its gradient");
+  }
+  for (const VectorGradient& v : p.vector_gradients) {
+    if (constants[v.constant] == nullptr) throw py::value_error("a differentiated constant has no place for its gradient");
+  }
+  Signals signals;
+  Account account;
+  {
+    const py::gil_scoped_release release;
+    account = sweep<T>(bound.setting(), bound.engine(), steps, record.quartic, given, to, arguments, constants,
+                       {&Signals::asked, &signals});
+  }
+  if (account.outcome == Outcome::INTERRUPTED) throw py::error_already_set();
+  return tuple_of(account);
+}
+
+#define BY_ITEMSIZE(call, f, ...) ((call).itemsize == 4 ? f<float>(call, __VA_ARGS__) : f<double>(call, __VA_ARGS__))
+
+}  // namespace
+
+void register_field(py::module_& m) {
+  using py::arg;
+  py::class_<Program, std::shared_ptr<Program>>(m, "FieldProgram", "A lowered field program.").def(py::init(&make_program));
+  py::class_<Method, std::shared_ptr<Method>>(m, "FieldMethod", "A Butcher tableau.")
+      .def(py::init(&make_method), arg("c"), arg("a"), arg("b"), arg("error"), arg("mid"), arg("ends_with_slope"));
+  py::class_<AnyRecord, std::shared_ptr<AnyRecord>>(m, "FieldRecord", "The accepted steps of a solve.")
+      .def_property_readonly("steps", [](const AnyRecord& r) {
+        return std::visit([](const auto& steps) { return static_cast<Index>(steps.t.size()); }, r.record);
+      });
+  py::class_<Call>(m, "FieldCall", "A program, a method, and the addresses of a call.")
+      .def(py::init([](std::shared_ptr<Program> program, std::shared_ptr<Method> method, int itemsize, Index rows,
+                       Index features, std::vector<Address> constants, std::vector<Address> arguments, int threads,
+                       bool time_is_float32) {
+             check_itemsize(itemsize);
+             check_shape(rows, features);
+             return Call{std::move(program), std::move(method), itemsize, rows, features, std::move(constants),
+                         std::move(arguments), threads, time_is_float32};
+           }),
+           arg("program"), arg("method"), arg("itemsize"), arg("rows"), arg("features"), arg("constants"), arg("arguments"),
+           arg("threads"), arg("time_is_float32"))
+      .def("adaptive",
+           [](const Call& call, Address y0, const std::vector<double>& times, const std::vector<double>& rtol,
+              const std::vector<double>& atol, const std::array<double, 6>& limits, double first_step, double max_steps,
+              double max_total_steps, double direction, const std::vector<Index>& parts, Address out, bool keep) {
+             const AdaptiveRule rule{{limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]},
+                                     first_step, max_steps, max_total_steps, direction, parts};
+             return BY_ITEMSIZE(call, adaptive, y0, times, rtol, atol, rule, out, keep);
+           })
+      .def("grid",
+           [](const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
+              const std::vector<double>& output_x, Address out, bool keep) {
+             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, out, keep);
+           })
+      .def("sweep", [](const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
+                       const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
+        return BY_ITEMSIZE(call, backward, record, grad_out, grad_y0, grad_arguments, grad_constants);
+      });
+}
+
+}  // namespace fastode

@@ -1,0 +1,319 @@
+#include "lockstep.h"
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "../cpu/threads.h"
+#include "evaluator.h"
+#include "fastode/interp.h"
+
+namespace fastode::field {
+
+std::vector<double> output_weights(const Method& method, double x, bool quartic) {
+  std::vector<double> w(method.stages);
+  if (!quartic) {
+    for (int j = 0; j < method.stages; ++j) w[j] = x * method.b[j];
+    return w;
+  }
+  const QuarticWeights q = quartic_weights(x);
+  for (int j = 0; j < method.stages; ++j) {
+    w[j] = q.y1 * method.b[j] + slope_weight(q, method.mid.data(), j, method.stages, 1.0);
+  }
+  return w;
+}
+
+namespace {
+
+// Asks at most every 20 ms.
+class Pulse {
+ public:
+  explicit Pulse(Interrupt interrupt) : interrupt_(interrupt) {}
+  bool stopped() {
+    if (interrupt_.asked == nullptr || ++calls_ % 16 != 0) return false;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < std::chrono::milliseconds(20)) return false;
+    last_ = now;
+    return interrupt_.asked(interrupt_.context);
+  }
+
+ private:
+  Interrupt interrupt_;
+  unsigned calls_ = 0;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+// A solve in which every tile has its state and slopes.
+template <class T>
+class Adaptive {
+ public:
+  Adaptive(const Setting<T>& setting, const Engine<T>& engine, const std::vector<T>& rtol, const std::vector<T>& atol,
+           const AdaptiveRule& rule)
+      : s_(setting),
+        engine_(engine),
+        rule_(rule),
+        pool_(engine, 1),
+        stages_(setting.method.stages),
+        size_(padded_to(setting.features * engine.lanes, PAD)),
+        tiles_(setting.tiling.tiles),
+        memory_(tiles_ * (stages_ + 2) * size_),
+        arrays_(tiles_ * (stages_ + 2)),
+        rtol_(tolerance_tile(rtol)),
+        atol_(tolerance_tile(atol)),
+        tolerance_{rtol_.data(), atol_.data(), rtol.size() > 1 ? engine.lanes : 0},
+        parts_(static_cast<Index>(rule.parts.size())),
+        sums_(tiles_ * parts_) {
+    for (Index i = 0; i < tiles_ * (stages_ + 2); ++i) arrays_[i] = memory_.data() + i * size_;
+    for (int i = 1; i < stages_; ++i) a_.emplace_back(&setting.method.a[i * stages_], i);
+    b_ = Weights<T>(setting.method.b.data(), stages_);
+    error_ = Weights<T>(setting.method.error.data(), stages_);
+  }
+
+  Account run(const T* y0, const std::vector<double>& times, T* out, Record<T>* record, Interrupt interrupt) {
+    Pulse pulse(interrupt);
+    Account account;
+    double t = s_.round_time(times[0]);
+    const auto end = [&](Outcome outcome, double dt) {
+      account.outcome = outcome;
+      account.t = t;
+      account.dt = dt;
+      return account;
+    };
+
+    double dt = first_step(y0, t, account);
+    if (!std::isfinite(dt)) return end(Outcome::NON_FINITE, dt);
+    std::size_t next = 1;
+    write(out, 0, nullptr);
+    if (record != nullptr) {
+      record->output_step.assign(1, -1);
+      record->output_x.assign(1, 0.0);
+      keep(*record);
+    }
+
+    double since_output = 0;
+    while (next < times.size()) {
+      if (since_output >= rule_.max_steps || account.n_accepted + account.n_rejected >= rule_.max_total_steps) {
+        return end(Outcome::TOO_MANY_STEPS, dt);
+      }
+      ++since_output;
+      const double tried = bounded(dt);
+      const double t1 = s_.round_time(t + rule_.direction * tried);
+      if (!(rule_.direction * t1 > rule_.direction * t)) return end(Outcome::STEP_UNDERFLOW, tried);
+      const double signed_dt = rule_.direction * tried;
+      const double err = attempt(t, signed_dt, t1);
+      account.n_func += stages_ - 1;
+      const Decision decision = control(err, tried, rule_.limits);
+      dt = s_.round_time(decision.dt);
+      if (pulse.stopped()) return end(Outcome::INTERRUPTED, dt);
+      if (!decision.accept) {
+        ++account.n_rejected;
+        continue;
+      }
+      ++account.n_accepted;
+      if (!(err <= 1.0) && !finite()) {
+        t = t1;
+        return end(Outcome::NON_FINITE, dt);
+      }
+      for (; next < times.size() && rule_.direction * times[next] <= rule_.direction * t1; ++next) {
+        const double x = times[next] == t1 ? 1.0 : (times[next] - t) / (t1 - t);
+        if (record != nullptr) {
+          record->output_step.push_back(static_cast<Index>(record->t.size()));
+          record->output_x.push_back(x);
+        }
+        write_between(out + static_cast<Index>(next) * s_.tiling.rows * s_.features, x, static_cast<T>(signed_dt));
+        since_output = 0;
+      }
+      for (Index i = 0; i < tiles_; ++i) {
+        std::swap(y(i), y1(i));
+        std::swap(k(i)[0], k(i)[stages_ - 1]);
+      }
+      if (record != nullptr) {
+        record->t.push_back(t);
+        record->dt.push_back(signed_dt);
+        record->t1.push_back(t1);
+        keep(*record);
+      }
+      t = t1;
+    }
+    return end(Outcome::FINISHED, dt);
+  }
+
+ private:
+  T*& y(Index tile) { return arrays_[tile * (stages_ + 2)]; }
+  T*& y1(Index tile) { return arrays_[tile * (stages_ + 2) + 1]; }
+  T** k(Index tile) { return &arrays_[tile * (stages_ + 2) + 2]; }
+
+  Buffer<T> tolerance_tile(const std::vector<T>& values) const {
+    const Index lanes = engine_.lanes, count = static_cast<Index>(values.size());
+    Buffer<T> tile(padded_to(count * lanes, PAD));
+    for (Index i = 0; i < count * lanes; ++i) tile[i] = values[i / lanes];
+    return tile;
+  }
+
+  double bounded(double dt) const {
+    if (!std::isfinite(dt)) return rule_.limits.dt_min;
+    return std::min(std::max(dt, rule_.limits.dt_min), rule_.limits.dt_max);
+  }
+
+  template <class Body>
+  void over_tiles(Body body) {
+    auto task = [&](Index group) {
+      Evaluator<T> evaluator(s_, engine_, pool_);
+      for (Index i = s_.tiling.first(group); i < s_.tiling.first(group + 1); ++i) {
+        evaluator.begin_tile(i);
+        body(evaluator, i);
+      }
+    };
+    parallel_for(s_.tiling.groups, s_.threads, task);
+  }
+
+  // out[part] = sum over the rows of a tile and the features of a part of (x / (atol + rtol max(|a|, |b|)))^2
+  void squares(const T* x, const T* a, const T* b, Index tile, double* out) const {
+    const Index lanes = engine_.lanes;
+    for (Index part = 0, from = 0; part < parts_; from = rule_.parts[part++]) {
+      T sums[64];
+      const Index at = from * lanes, tolerance_at = from * tolerance_.feature_stride;
+      engine_.kernels.scaled_squares(sums, x + at, a + at, b + at,
+                                     {tolerance_.rtol + tolerance_at, tolerance_.atol + tolerance_at, tolerance_.feature_stride},
+                                     rule_.parts[part] - from, lanes);
+      out[part] = 0.0;
+      for (Index l = 0; l < s_.tiling.rows_in(tile); ++l) out[part] += static_cast<double>(sums[l]);
+    }
+  }
+
+  // The largest of the parts' root mean squares; NaN if one is.
+  double norm(const std::vector<double>& sums) const {
+    double largest = 0.0;
+    for (Index part = 0, from = 0; part < parts_; from = rule_.parts[part++]) {
+      double total = 0.0;
+      for (Index i = 0; i < tiles_; ++i) total += sums[i * parts_ + part];
+      const Index count = s_.tiling.rows * (rule_.parts[part] - from);
+      largest = nan_max(largest, std::sqrt(total / static_cast<double>(std::max<Index>(1, count))));
+    }
+    return largest;
+  }
+
+  // Loads the state, evaluates the first slope, and returns the size of the first step (Hairer, Norsett, Wanner I, II.4).
+  double first_step(const T* y0, double t, Account& account) {
+    std::vector<double> squares0(sums_.size());
+    over_tiles([&](Evaluator<T>& e, Index i) {
+      load_tile(y0, s_.features, s_.tiling, i, y(i));
+      e.copy(k(i)[0], e.slope_at(y(i), t, 0), s_.features);
+      squares(y(i), y(i), y(i), i, &squares0[i * parts_]);
+      squares(k(i)[0], y(i), y(i), i, &sums_[i * parts_]);
+    });
+    account.n_func += 1;
+    const double d0 = norm(squares0);
+    if (!std::isfinite(d0) && !finite_start()) return std::numeric_limits<double>::quiet_NaN();
+    if (rule_.first_step > 0) return rule_.first_step;
+    const double d1 = norm(sums_);
+    const double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
+    const double signed_h0 = rule_.direction * h0;
+    const Weights<T> one(std::vector<double>{1.0}.data(), 1), difference(std::vector<double>{1.0, -1.0}.data(), 2);
+    over_tiles([&](Evaluator<T>& e, Index i) {
+      const T* slopes[2] = {e.slope_of(y(i), one, k(i), static_cast<T>(signed_h0), s_.round_time(t + signed_h0), 0), k(i)[0]};
+      e.combine(y1(i), nullptr, difference, slopes, T(1), s_.features);
+      squares(y1(i), y(i), y(i), i, &sums_[i * parts_]);
+    });
+    account.n_func += 1;
+    const double d2 = norm(sums_) / h0;
+    const double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? std::max(1e-6, h0 * 1e-3)
+                                                 : std::pow(0.01 / (d2 > d1 ? d2 : d1), 1.0 / rule_.limits.order);
+    return std::min(100 * h0, h1);
+  }
+
+  double attempt(double t, double dt, double t1) {
+    const T step = static_cast<T>(dt);
+    over_tiles([&](Evaluator<T>& e, Index i) {
+      T** slopes = k(i);
+      for (int j = 1; j < stages_ - 1; ++j) {
+        const T* slope = e.slope_of(y(i), a_[j - 1], slopes, step, s_.stage_time(j, t, dt, t1), 0);
+        e.copy(slopes[j], slope, s_.features);
+      }
+      e.combine(y1(i), y(i), b_, slopes, step, s_.features);
+      const T* last = e.slope_at(y1(i), t1, 0);
+      e.copy(slopes[stages_ - 1], last, s_.features);
+      Buffer<T>& error = scratch(e);
+      e.combine(error.data(), nullptr, error_, slopes, step, s_.features);
+      squares(error.data(), y(i), y1(i), i, &sums_[i * parts_]);
+    });
+    return norm(sums_);
+  }
+
+  Buffer<T>& scratch(Evaluator<T>&) {
+    thread_local Buffer<T> error;
+    if (error.size() < size_) error = Buffer<T>(size_);
+    return error;
+  }
+
+  bool finite_start() {
+    for (Index i = 0; i < tiles_; ++i) {
+      for (Index j = 0; j < size_; ++j) if (!std::isfinite(y(i)[j])) return false;
+    }
+    return true;
+  }
+  bool finite() {
+    for (Index i = 0; i < tiles_; ++i) {
+      for (Index j = 0; j < size_; ++j) if (!std::isfinite(y1(i)[j])) return false;
+    }
+    return true;
+  }
+
+  void write(T* out, Index, const void*) {
+    for (Index i = 0; i < tiles_; ++i) store_tile(y(i), s_.features, s_.tiling, i, out);
+  }
+
+  void write_between(T* out, double x, T dt) {
+    if (x == 1.0) {
+      for (Index i = 0; i < tiles_; ++i) store_tile(y1(i), s_.features, s_.tiling, i, out);
+      return;
+    }
+    const std::vector<double> numbers = output_weights(s_.method, x, true);
+    const Weights<T> w(numbers.data(), stages_);
+    over_tiles([&](Evaluator<T>& e, Index i) {
+      Buffer<T>& state = scratch(e);
+      e.combine(state.data(), y(i), w, k(i), dt, s_.features);
+      store_tile(state.data(), s_.features, s_.tiling, i, out);
+    });
+  }
+
+  void keep(Record<T>& record) {
+    Buffer<T> states(tiles_ * size_);
+    for (Index i = 0; i < tiles_; ++i) std::memcpy(states.data() + i * size_, y(i), size_ * sizeof(T));
+    record.states.push_back(std::move(states));
+  }
+
+  const Setting<T>& s_;
+  const Engine<T>& engine_;
+  const AdaptiveRule& rule_;
+  Workspaces<T> pool_;
+  int stages_;
+  Index size_, tiles_;
+  Buffer<T> memory_;
+  std::vector<T*> arrays_;
+  Buffer<T> rtol_, atol_;
+  TileTolerance<T> tolerance_;
+  Index parts_;
+  std::vector<double> sums_;
+  std::vector<Weights<T>> a_;
+  Weights<T> b_, error_;
+};
+
+}  // namespace
+
+template <class T>
+Account solve_adaptive(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& times,
+                       const std::vector<T>& rtol, const std::vector<T>& atol, const AdaptiveRule& rule, T* out,
+                       Record<T>* record, Interrupt interrupt) {
+  Adaptive<T> solve(setting, engine, rtol, atol, rule);
+  return solve.run(y0, times, out, record, interrupt);
+}
+
+template Account solve_adaptive<float>(const Setting<float>&, const Engine<float>&, const float*, const std::vector<double>&,
+                                       const std::vector<float>&, const std::vector<float>&, const AdaptiveRule&, float*,
+                                       Record<float>*, Interrupt);
+template Account solve_adaptive<double>(const Setting<double>&, const Engine<double>&, const double*,
+                                        const std::vector<double>&, const std::vector<double>&, const std::vector<double>&,
+                                        const AdaptiveRule&, double*, Record<double>*, Interrupt);
+
+}  // namespace fastode::field

@@ -1,0 +1,51 @@
+#pragma once
+// Solves in which all rows take the same steps, and their discrete adjoint.
+#include "fastode/controller.h"
+#include "tiles.h"
+
+namespace fastode::field {
+
+// Accepted steps and the states they began from, tile by tile; the last state is where the solve ended.
+template <class T>
+struct Record {
+  std::vector<double> t, dt, t1;
+  std::vector<Buffer<T>> states;
+  std::vector<Index> output_step;  // the step that an output lies in; -1 for the initial state
+  std::vector<double> output_x;    // where in the step, from 0 to 1
+};
+
+enum class Outcome : std::int32_t { FINISHED = 0, STEP_UNDERFLOW = 1, TOO_MANY_STEPS = 2, NON_FINITE = 3, INTERRUPTED = 4 };
+
+struct Account {
+  Outcome outcome = Outcome::FINISHED;
+  Index n_func = 0, n_accepted = 0, n_rejected = 0;
+  double t = 0.0, dt = 0.0;
+};
+
+struct AdaptiveRule {
+  Limits limits;
+  double first_step;  // 0 for Hairer's heuristic
+  double max_steps, max_total_steps;
+  double direction;
+  std::vector<Index> parts;  // the norm is the largest of those of the parts; where each one ends, in features
+};
+
+// `times` begin with the initial time and run in the direction; `out` is [times, rows, features]. Keeps the steps in `record`
+// unless it is null.
+template <class T>
+Account solve_adaptive(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& times,
+                       const std::vector<T>& rtol, const std::vector<T>& atol, const AdaptiveRule& rule, T* out,
+                       Record<T>* record, Interrupt interrupt);
+
+// Steps between neighbouring `points`; outputs at output_step, output_x of the record, which must be filled in.
+template <class T>
+Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& points, T* out,
+                   Record<T>& record, bool keep, Interrupt interrupt);
+
+// Gradients of sum(grad_out * out): `grad_y0` [rows, features], `grad_arguments` of the arguments differentiated,
+// `grad_constants` in the layout of each constant, where not null.
+template <class T>
+Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T>& record, bool quartic, const T* grad_out,
+              T* grad_y0, const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, Interrupt interrupt);
+
+}  // namespace fastode::field

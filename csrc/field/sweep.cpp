@@ -1,0 +1,279 @@
+// The discrete adjoint of a recorded solve, and solves along a given grid: tiles do not wait for each other.
+//
+//   lambda_n = (d y_{n+1} / d y_n)' lambda_{n+1} + sum over outputs in step n of (d out / d y_n)' g_out
+//
+// Each step's stages are evaluated again from the recorded state, all of them are kept in the workspace, and the method is run
+// backwards over them. Where the last slope of a step is the first of the next, it is evaluated and differentiated once, with
+// the cotangents of both. Step sizes are constants.
+// Reference: Zhuang et al., "Adaptive checkpoint adjoint for gradient estimation in neural ODE", 2020.
+#include <atomic>
+#include <cmath>
+
+#include "../cpu/threads.h"
+#include "evaluator.h"
+#include "gradients.h"
+#include "lockstep.h"
+
+namespace fastode::field {
+namespace {
+
+// The outputs of a step and what they take from its slopes.
+template <class T>
+struct StepOutputs {
+  std::vector<Index> output;
+  std::vector<std::vector<double>> weights;
+  std::vector<bool> at_end;
+};
+
+template <class T>
+std::vector<StepOutputs<T>> outputs_of_steps(const Record<T>& record, const Method& method, bool quartic) {
+  std::vector<StepOutputs<T>> steps(record.t.size());
+  for (std::size_t o = 0; o < record.output_step.size(); ++o) {
+    if (record.output_step[o] < 0) continue;
+    StepOutputs<T>& step = steps[record.output_step[o]];
+    step.output.push_back(static_cast<Index>(o));
+    step.weights.push_back(output_weights(method, record.output_x[o], quartic));
+    step.at_end.push_back(record.output_x[o] == 1.0);
+  }
+  return steps;
+}
+
+// One tile, from the last step to the first.
+template <class T>
+class TileSweep {
+ public:
+  TileSweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T>& record,
+            const std::vector<StepOutputs<T>>& outputs, const std::vector<Weights<T>>& a, const T* grad_out)
+      : s_(setting),
+        engine_(engine),
+        record_(record),
+        outputs_(outputs),
+        a_(a),
+        grad_out_(grad_out),
+        size_(padded_to(setting.features * engine.lanes, PAD)),
+        stages_(setting.method.stages),
+        b_(setting.method.b.data(), stages_),
+        memory_((stages_ + 3) * size_),
+        lambda_(memory_.data() + stages_ * size_),
+        given_(lambda_ + size_),
+        carry_(given_ + size_) {
+    for (const std::int32_t argument : engine.program.differentiated) {
+      argument_sums_.emplace_back(padded_to(engine.program.arguments[argument].width * engine.lanes, PAD));
+    }
+  }
+
+  // `lambda` is the cotangent of the initial state when done.
+  const T* run(Evaluator<T>& e, Index tile, Gradients<T>& gradients, Index& n_func) {
+    std::fill_n(memory_.data(), memory_.size(), T(0));
+    for (Buffer<T>& sums : argument_sums_) std::fill_n(sums.data(), sums.size(), T(0));
+    const Index steps = static_cast<Index>(record_.t.size());
+    const bool shares = s_.method.ends_with_slope;
+    const int last = shares ? stages_ - 1 : stages_;
+    for (Index n = steps - 1; n >= 0; --n) {
+      const StepOutputs<T>& outs = outputs_[n];
+      const T dt = static_cast<T>(record_.dt[n]);
+      const T* y = state(n, tile);
+      if (shares) {
+        // the slope at the step's end, from the outputs inside the step and from the next step
+        bool wanted = false;
+        for (std::size_t o = 0; o < outs.output.size(); ++o) {
+          const double w = outs.weights[o][stages_ - 1];
+          if (outs.at_end[o] || w == 0.0) continue;
+          load_cotangent(output(outs.output[o]), s_.features, s_.tiling, tile, given_);
+          add(slope(0), given_, static_cast<T>(w), dt, s_.features);
+          wanted = true;
+        }
+        if (n < steps - 1 || wanted) {
+          if (n == steps - 1) {
+            e.slope_at(state(n + 1, tile), record_.t1[n], 0);
+            ++n_func;
+          }
+          pull(e, slope(0), 0, gradients, lambda_);
+        }
+      }
+      // stages again
+      const T* k[MAX_FIELD_STAGES];
+      k[0] = e.slope_at(y, record_.t[n], 0);
+      for (int i = 1; i < last; ++i) {
+        k[i] = e.slope_of(y, a_[i], k, dt, s_.stage_time(i, record_.t[n], record_.dt[n], record_.t1[n]), i);
+      }
+      n_func += last;
+      // the method backwards
+      std::fill_n(memory_.data(), stages_ * size_, T(0));
+      std::fill_n(carry_, size_, T(0));
+      for (std::size_t o = 0; o < outs.output.size(); ++o) {
+        load_cotangent(output(outs.output[o]), s_.features, s_.tiling, tile, given_);
+        if (outs.at_end[o]) {
+          add(lambda_, given_, T(1), T(1), s_.features);
+          continue;
+        }
+        for (int j = 0; j < last; ++j) {
+          if (outs.weights[o][j] != 0.0) add(slope(j), given_, static_cast<T>(outs.weights[o][j]), dt, s_.features);
+        }
+        add(carry_, given_, T(1), T(1), s_.features);
+      }
+      for (std::size_t j = 0; j < b_.stage.size(); ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], dt, s_.features);
+      add(lambda_, carry_, T(1), T(1), s_.features);
+      for (int i = last - 1; i >= 1; --i) {
+        const T* g = pull(e, slope(i), i, gradients, lambda_);
+        for (std::size_t j = 0; j < a_[i].stage.size(); ++j) add(slope(a_[i].stage[j]), g, a_[i].weight[j], dt, e.seen());
+      }
+      if (!shares || n == 0) pull(e, slope(0), 0, gradients, lambda_);
+    }
+    for (std::size_t o = 0; o < record_.output_step.size(); ++o) {
+      if (record_.output_step[o] >= 0) continue;
+      load_cotangent(output(static_cast<Index>(o)), s_.features, s_.tiling, tile, given_);
+      add(lambda_, given_, T(1), T(1), s_.features);
+    }
+    return lambda_;
+  }
+
+  const std::vector<Buffer<T>>& argument_sums() const { return argument_sums_; }
+
+ private:
+  T* slope(int i) const { return memory_.data() + i * size_; }
+  const T* state(Index n, Index tile) const { return record_.states[n].data() + tile * size_; }
+  const T* output(Index o) const { return grad_out_ + o * s_.tiling.rows * s_.features; }
+
+  void add(T* out, const T* g, T w, T dt, Index features) const {
+    engine_.kernels.add_scaled(out, g, w, {&dt, false}, features, engine_.lanes);
+  }
+
+  // The vector-Jacobian product of the evaluation in `slot`; its part for the state is added to `total` and returned.
+  const T* pull(Evaluator<T>& e, const T* cotangent, Index slot, Gradients<T>& gradients, T* total) {
+    const Program& p = engine_.program;
+    const Workspace<T>& w = e.workspace();
+    if (p.has_cotangent) e.copy(w.at(p.cotangent, slot), cotangent, s_.features);
+    w.run_adjoint(slot);
+    gradients.add(w, slot);
+    for (std::size_t a = 0; a < argument_sums_.size(); ++a) {
+      const Value& v = p.argument_cotangents[a];
+      add(argument_sums_[a].data(), w.at(v, slot), T(1), T(1), v.width);
+    }
+    const T* g = w.at(p.state_cotangent, slot);
+    add(total, g, T(1), T(1), e.seen());
+    return g;
+  }
+
+  const Setting<T>& s_;
+  const Engine<T>& engine_;
+  const Record<T>& record_;
+  const std::vector<StepOutputs<T>>& outputs_;
+  const std::vector<Weights<T>>& a_;
+  const T* grad_out_;
+  Index size_;
+  int stages_;
+  Weights<T> b_;
+  Buffer<T> memory_;
+  T *lambda_, *given_, *carry_;
+  std::vector<Buffer<T>> argument_sums_;
+};
+
+}  // namespace
+
+template <class T>
+Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T>& record, bool quartic, const T* grad_out,
+              T* grad_y0, const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, Interrupt interrupt) {
+  const std::vector<Weights<T>> a = stage_weights<T>(setting.method);
+  const std::vector<StepOutputs<T>> outputs = outputs_of_steps(record, setting.method, quartic);
+  Workspaces<T> pool(engine, setting.method.stages);
+  std::vector<std::unique_ptr<Gradients<T>>> groups(setting.tiling.groups);
+  std::vector<Index> n_func(setting.tiling.groups);
+  Stop stop(interrupt);
+  auto task = [&](Index group) {
+    groups[group] = std::make_unique<Gradients<T>>(engine);
+    Evaluator<T> e(setting, engine, pool);
+    TileSweep<T> tile_sweep(setting, engine, record, outputs, a, grad_out);
+    for (Index i = setting.tiling.first(group); i < setting.tiling.first(group + 1) && !stop; ++i) {
+      e.begin_tile(i);
+      n_func[group] = 0;
+      const T* lambda = tile_sweep.run(e, i, *groups[group], n_func[group]);
+      store_tile(lambda, setting.features, setting.tiling, i, grad_y0);
+      for (std::size_t k = 0; k < grad_arguments.size(); ++k) {
+        const Value& v = engine.program.arguments[engine.program.differentiated[k]];
+        store_tile(tile_sweep.argument_sums()[k].data(), v.width, setting.tiling, i, grad_arguments[k]);
+      }
+      stop.check();
+    }
+  };
+  parallel_for(setting.tiling.groups, setting.threads, task);
+  for (const auto& group : groups) group->add_to(grad_constants);
+  Account account;
+  account.n_func = n_func[0];
+  if (stop) account.outcome = Outcome::INTERRUPTED;
+  return account;
+}
+
+template <class T>
+Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& points, T* out,
+                   Record<T>& record, bool keep, Interrupt interrupt) {
+  const Index steps = static_cast<Index>(points.size()) - 1, size = padded_to(setting.features * engine.lanes, PAD);
+  const int stages = setting.method.stages;
+  record.t.assign(points.begin(), points.end() - 1);
+  record.t1.assign(points.begin() + 1, points.end());
+  for (Index n = 0; n < steps; ++n) record.dt.push_back(record.t1[n] - record.t[n]);
+  if (keep) {
+    for (Index n = 0; n <= steps; ++n) record.states.emplace_back(setting.tiling.tiles * size);
+  }
+  const std::vector<Weights<T>> a = stage_weights<T>(setting.method);
+  const Weights<T> b(setting.method.b.data(), stages);
+  const std::vector<StepOutputs<T>> outputs = outputs_of_steps(record, setting.method, false);
+  Workspaces<T> pool(engine, 1);
+  Stop stop(interrupt);
+  auto task = [&](Index group) {
+    Evaluator<T> e(setting, engine, pool);
+    const Buffer<T> memory((stages + 3) * size);
+    const T* k[MAX_FIELD_STAGES];
+    for (int i = 0; i < stages; ++i) k[i] = memory.data() + i * size;
+    T* y = memory.data() + stages * size;
+    T* y1 = y + size;
+    T* state = y1 + size;
+    for (Index tile = setting.tiling.first(group); tile < setting.tiling.first(group + 1) && !stop; ++tile) {
+      e.begin_tile(tile);
+      load_tile(y0, setting.features, setting.tiling, tile, y);
+      for (std::size_t o = 0; o < record.output_step.size(); ++o) {
+        if (record.output_step[o] < 0) store_tile(y, setting.features, setting.tiling, tile, out + o * setting.tiling.rows * setting.features);
+      }
+      if (keep) std::memcpy(record.states[0].data() + tile * size, y, size * sizeof(T));
+      for (Index n = 0; n < steps; ++n) {
+        const T dt = static_cast<T>(record.dt[n]);
+        for (int i = 0; i < stages; ++i) {
+          const double t = setting.stage_time(i, record.t[n], record.dt[n], record.t1[n]);
+          e.copy(const_cast<T*>(k[i]), i == 0 ? e.slope_at(y, t, 0) : e.slope_of(y, a[i], k, dt, t, 0), setting.features);
+        }
+        e.combine(y1, y, b, k, dt, setting.features);
+        for (std::size_t o = 0; o < outputs[n].output.size(); ++o) {
+          const T* found = y1;
+          if (!outputs[n].at_end[o]) {
+            e.combine(state, y, Weights<T>(outputs[n].weights[o].data(), stages), k, dt, setting.features);
+            found = state;
+          }
+          store_tile(found, setting.features, setting.tiling, tile,
+                     out + outputs[n].output[o] * setting.tiling.rows * setting.features);
+        }
+        std::swap(y, y1);
+        if (keep) std::memcpy(record.states[n + 1].data() + tile * size, y, size * sizeof(T));
+        if (n % 64 == 63 && stop.check()) return;
+      }
+      stop.check();
+    }
+  };
+  parallel_for(setting.tiling.groups, setting.threads, task);
+  Account account;
+  account.n_func = steps * stages;
+  account.n_accepted = steps;
+  account.t = points.back();
+  if (stop) account.outcome = Outcome::INTERRUPTED;
+  return account;
+}
+
+template Account sweep<float>(const Setting<float>&, const Engine<float>&, const Record<float>&, bool, const float*, float*,
+                              const std::vector<float*>&, const std::vector<float*>&, Interrupt);
+template Account sweep<double>(const Setting<double>&, const Engine<double>&, const Record<double>&, bool, const double*,
+                               double*, const std::vector<double*>&, const std::vector<double*>&, Interrupt);
+template Account solve_grid<float>(const Setting<float>&, const Engine<float>&, const float*, const std::vector<double>&,
+                                   float*, Record<float>&, bool, Interrupt);
+template Account solve_grid<double>(const Setting<double>&, const Engine<double>&, const double*, const std::vector<double>&,
+                                    double*, Record<double>&, bool, Interrupt);
+
+}  // namespace fastode::field

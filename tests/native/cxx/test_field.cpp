@@ -1,0 +1,123 @@
+// Whole solves of y' = A y with their adjoints, in memory of exactly the right size, on one thread and several.
+#include <cmath>
+#include <vector>
+
+#include "../../../csrc/field/lockstep.h"
+#include "check.h"
+
+using namespace fastode;
+using namespace fastode::field;
+
+namespace {
+
+constexpr int FEATURES = 3;
+constexpr double RATES[FEATURES] = {-1.0, -0.5, 0.25};
+
+Program linear_field() {
+  Program p;
+  const Value y{Area::LANES, 0, 0, FEATURES}, slope{Area::LANES, 1, 0, FEATURES};
+  const Value given{Area::ADJOINT, 0, 0, FEATURES}, passed_on{Area::ADJOINT, 1, 0, FEATURES};
+  p.value = {{Operator::affine, slope, {y}, 0.0, 0, {}}};
+  p.adjoint = {{Operator::affine, passed_on, {given}, 0.0, 1, {}}};
+  p.slots[static_cast<int>(Area::LANES)] = {FEATURES, FEATURES};
+  p.slots[static_cast<int>(Area::ADJOINT)] = {FEATURES, FEATURES};
+  p.matrices = {{0, FEATURES, FEATURES, false}, {0, FEATURES, FEATURES, true}};
+  p.matrix_gradients = {{0, false, given, y}};
+  p.constants = {FEATURES * FEATURES};
+  p.state = y;
+  p.out = slope;
+  p.cotangent = given;
+  p.state_cotangent = passed_on;
+  p.has_state = p.has_cotangent = p.has_state_cotangent = true;
+  return p;
+}
+
+Method bosh3() {
+  Method m;
+  m.stages = 4;
+  m.c = {0.0, 0.5, 0.75, 1.0};
+  m.a = {0, 0, 0, 0, 0.5, 0, 0, 0, 0, 0.75, 0, 0, 2.0 / 9, 1.0 / 3, 4.0 / 9, 0};
+  m.b = {2.0 / 9, 1.0 / 3, 4.0 / 9, 0};
+  m.error = {2.0 / 9 - 7.0 / 24, 1.0 / 3 - 1.0 / 4, 4.0 / 9 - 1.0 / 3, -1.0 / 8};
+  m.mid = {0, 0.5, 0, 0};
+  m.ends_with_slope = true;
+  return m;
+}
+
+template <class T>
+struct Result {
+  std::vector<T> out, grad_y0, grad_matrix;
+  Account forward, backward;
+};
+
+template <class T>
+Result<T> solve_and_sweep(Index rows, int threads, bool adaptive) {
+  const Program program = linear_field();
+  const Method method = bosh3();
+  std::vector<T> matrix(FEATURES * FEATURES), y0(rows * FEATURES);
+  for (int f = 0; f < FEATURES; ++f) matrix[f * (FEATURES + 1)] = static_cast<T>(RATES[f]);
+  for (std::size_t i = 0; i < y0.size(); ++i) y0[i] = static_cast<T>(1 + i % 7);
+  const Index lanes = choose_lanes<T>(rows, field_kernels<T>().vector_lanes);
+  const Setting<T> setting{program, method, Tiling(rows, lanes, MOST_GROUPS), FEATURES, threads, {}, false};
+  const Engine<T> engine(program, lanes, {matrix.data()});
+
+  const std::vector<double> times = {0.0, 0.3, 1.0};
+  Result<T> r;
+  r.out.resize(times.size() * y0.size());
+  Record<T> record;
+  if (adaptive) {
+    const AdaptiveRule rule{{3.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, 1.0, {FEATURES}};
+    r.forward = solve_adaptive<T>(setting, engine, y0.data(), times, {T(1e-5)}, {T(1e-6)}, rule, r.out.data(), &record, {});
+  } else {
+    std::vector<double> points;
+    for (int i = 0; i <= 30; ++i) points.push_back(i / 30.0);
+    record.output_step = {-1, 8, 29};
+    record.output_x = {0.0, 1.0, 1.0};
+    r.forward = solve_grid<T>(setting, engine, y0.data(), points, r.out.data(), record, true, {});
+  }
+  CHECK(r.forward.outcome == Outcome::FINISHED);
+  for (std::size_t o = 0; o < times.size(); ++o) {
+    for (std::size_t i = 0; i < y0.size(); ++i) {
+      CHECK(close(r.out[o * y0.size() + i], y0[i] * std::exp(RATES[i % FEATURES] * times[o]), 1e-3));
+    }
+  }
+
+  // of the sum of the last output
+  std::vector<T> grad_out(r.out.size(), T(0));
+  std::fill(grad_out.end() - static_cast<std::ptrdiff_t>(y0.size()), grad_out.end(), T(1));
+  r.grad_y0.resize(y0.size());
+  r.grad_matrix.resize(matrix.size());
+  r.backward = sweep<T>(setting, engine, record, adaptive, grad_out.data(), r.grad_y0.data(), {}, {r.grad_matrix.data()}, {});
+  CHECK(r.backward.outcome == Outcome::FINISHED);
+  for (std::size_t i = 0; i < y0.size(); ++i) CHECK(close(r.grad_y0[i], std::exp(RATES[i % FEATURES]), 1e-3));
+  for (int f = 0; f < FEATURES; ++f) {
+    double wanted = 0.0;
+    for (std::size_t i = f; i < y0.size(); i += FEATURES) wanted += y0[i] * std::exp(RATES[f]);
+    CHECK(std::abs(r.grad_matrix[f * (FEATURES + 1)] - wanted) <= 1e-3 * (1 + wanted));
+  }
+  return r;
+}
+
+template <class T>
+void threads_change_nothing(Index rows, bool adaptive) {
+  const Result<T> one = solve_and_sweep<T>(rows, 1, adaptive);
+  for (int threads : {2, 3}) {
+    const Result<T> more = solve_and_sweep<T>(rows, threads, adaptive);
+    CHECK(more.out == one.out);
+    CHECK(more.grad_y0 == one.grad_y0);
+    CHECK(more.grad_matrix == one.grad_matrix);
+    CHECK(more.forward.n_func == one.forward.n_func);
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (Index rows : {0, 1, 2, 7, 33, 200}) {
+    for (bool adaptive : {true, false}) {
+      threads_change_nothing<float>(rows, adaptive);
+      threads_change_nothing<double>(rows, adaptive);
+    }
+  }
+  return failures == 0 ? 0 : 1;
+}
