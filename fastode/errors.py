@@ -36,6 +36,25 @@ class FieldError(TypeError, ValueError):
     """The vector field returned something that is not the derivative of the state."""
 
 
+class CannotCompile(InvalidArgument):
+    """A vector field that cannot be turned into a field program.
+
+    Attributes:
+        operator: the operator that has no place in a program, such as ``aten.mean.dim``; ``None`` if it is not one.
+        line: where the field calls it, ``"file.py:123: code"``; ``None`` if that is not known.
+        reason: why, without operator and line.
+
+    Not a ``TypeError``: Python's operators on tensors would swallow it.
+    """
+
+    def __init__(self, reason: str, operator: str | None = None, line: str | None = None) -> None:
+        self.reason = reason
+        self.operator = operator
+        self.line = line
+        what = f"`{operator}` " if operator else ""
+        super().__init__(f"the field cannot be compiled: {what}{reason}" + (f"\n  at {line}" if line else ""))
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """`` Did you mean 'x'?`` for the closest known name, or nothing."""
     from difflib import SequenceMatcher, get_close_matches

@@ -1,0 +1,189 @@
+"""Which solves of compiled fields the native engine serves, and with what settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CannotCompile
+from ..fixed_grid import grid_from_step_size
+from ..methods import lookup
+from ..options import number_option
+from ..problem import check_time
+from ..tableau import ButcherTableau
+from .compiled import CompiledField, Native
+from .engine import AdaptiveSteps, GridSteps, Job, NativeSolve
+
+_ADAPTIVE = frozenset(
+    ["first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps", "engine"]
+)
+_GRID = frozenset(["step_size", "engine"])
+
+
+class NotServed(Exception):
+    """The native engine does not solve this; the text says why."""
+
+
+def natively(
+    field: CompiledField,
+    y0: Any,
+    t: Any,
+    args: tuple[Any, ...],
+    rtol: Any,
+    atol: Any,
+    method: str | None,
+    options: Mapping[str, Any] | None,
+    event_fn: Any = None,
+    divergence: str | None = None,
+    noise: Tensor | None = None,
+) -> tuple[Tensor | None, str]:
+    """The native solution, or None and the reason why there is none; see :func:`solve_natively`."""
+    if event_fn is not None:
+        return None, "not native: an event"
+    try:
+        return solve_natively(field, y0, t, args, rtol, atol, method, options, divergence, noise), ""
+    except NotServed as reason:
+        return None, f"not native: {reason}"
+
+
+def solve_natively(
+    field: CompiledField,
+    y0: Any,
+    t: Tensor,
+    args: tuple[Any, ...],
+    rtol: Any,
+    atol: Any,
+    method: str | None,
+    options: Mapping[str, Any] | None,
+    divergence: str | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """What ``odeint`` returns, in one native call.
+
+    Args:
+        divergence: ``"exact"`` or ``"hutchinson"``; the integral of the field's divergence is one more feature then,
+            and ``y0`` is [rows, features].
+        noise: [rows, features]; of Hutchinson's estimate.
+
+    Raises:
+        NotServed: the step loop has to do it (or to say what is wrong with the arguments).
+        InvalidArgument, SolverError: as ``odeint``.
+    """
+    options = options or {}
+    tableau = _tableau(method)
+    if options and (other := options.keys() - (_ADAPTIVE if tableau.adaptive else _GRID)):
+        raise NotServed(f"option {min(other)!r}")
+    _check_state(y0)
+    if not isinstance(t, Tensor) or not len(t):
+        raise NotServed("the times")
+    if t.requires_grad and torch.is_grad_enabled():
+        raise NotServed("gradients of the times")
+    check_time("t", t)
+    if any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
+        raise NotServed("an argument of another dtype")
+    native, batched = _native_for(field, y0, args, divergence)
+    rows = y0.shape[0] if batched else 1
+    features = native.lowered.features
+    if divergence is not None:
+        y0 = torch.cat([y0, y0.new_zeros(rows, 1)], 1)
+    times: list[float] = t.tolist()
+    parts = [features] if divergence is None else [features - 1, features]
+    steps = _adaptive(tableau, rtol, atol, options, parts) if tableau.adaptive else _grid(t, times, options)
+    job = Job(
+        native.lowered,
+        tableau,
+        method or "dopri5",
+        times,
+        steps,
+        not tableau.adaptive and t.dtype == torch.float32,
+        rows,
+        features,
+    )
+    y = y0 if y0.is_contiguous() else y0.contiguous()
+    arguments = [a.contiguous() for a, is_row in zip(args, native.per_row, strict=True) if is_row]
+    if noise is not None:
+        arguments.append(noise.to(y0.dtype).contiguous())
+    constants = native.constants(args, y.dtype)
+    if torch.is_grad_enabled() and (y.requires_grad or any(x.requires_grad for x in (*arguments, *constants))):
+        out: Tensor = NativeSolve.apply(job, y, len(arguments), *arguments, *constants)
+    else:
+        out, _ = job.run(y, arguments, constants, keep=False)
+    return out.view(len(times), *y0.shape)
+
+
+def _tableau(method: str | None) -> ButcherTableau:
+    found = lookup(method or "dopri5")
+    if not isinstance(found, ButcherTableau):
+        raise NotServed(f"method {method!r} is not an explicit Runge-Kutta method")
+    if found.adaptive and not found.last_stage_is_solution:
+        raise NotServed(f"the last stage of method {method!r} is not at the new state")
+    return found
+
+
+def _check_state(y0: Any) -> None:
+    if not isinstance(y0, Tensor):
+        raise NotServed("a state of several parts")
+    if type(y0) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(y0):
+        raise NotServed(f"a state of type {type(y0).__name__} (of a transform)")
+    if not y0.is_cpu or y0.dtype not in (torch.float32, torch.float64) or y0.layout is not torch.strided:
+        raise NotServed(f"a state of dtype {y0.dtype} on {y0.device}")
+
+
+def _native_for(field: CompiledField, y0: Tensor, args: tuple[Any, ...], divergence: str | None) -> tuple[Native, bool]:
+    """The program, and whether the first axis is the batch; a state that mixes its rows is one row."""
+    try:
+        if y0.ndim < 2:
+            return field.native(y0, args, batched=False), False
+        return field.native(y0, args, divergence=divergence), True
+    except CannotCompile as reason:
+        raise NotServed(str(reason)) from reason
+
+
+def _adaptive(
+    tableau: ButcherTableau, rtol: Any, atol: Any, options: Mapping[str, Any], parts: list[int]
+) -> AdaptiveSteps:
+    for tol in (rtol, atol):
+        if not isinstance(tol, float | int) or not tol >= 0:
+            raise NotServed("tolerances that are not numbers")
+    o = dict(options)
+    return AdaptiveSteps(
+        [float(rtol)],
+        [float(atol)],
+        (
+            float(tableau.order),
+            number_option(o, "safety", 0.9),
+            number_option(o, "dfactor", 0.2),
+            number_option(o, "ifactor", 10.0),
+            number_option(o, "min_step", 0.0),
+            number_option(o, "max_step", math.inf),
+        ),
+        number_option(o, "first_step", 0.0) if "first_step" in o else 0.0,
+        number_option(o, "max_num_steps", 2**31 - 1),
+        number_option(o, "max_total_steps", math.inf),
+        parts,
+    )
+
+
+def _grid(t: Tensor, times: list[float], options: Mapping[str, Any]) -> GridSteps:
+    step_size = options.get("step_size")
+    if isinstance(step_size, Tensor) and step_size.requires_grad:
+        raise NotServed("a step size that requires grad")
+    points = times
+    if step_size is not None:
+        number_option(dict(options), "step_size", 0.0)
+        direction = -1.0 if len(times) > 1 and times[1] < times[0] else 1.0
+        points = grid_from_step_size(step_size, t.detach(), direction).tolist()
+    output_step, output_x = [-1], [0.0]
+    step = 0
+    sign = 1.0 if len(times) < 2 or times[1] > times[0] else -1.0
+    for time in times[1:]:
+        while sign * points[step + 1] < sign * time:
+            step += 1
+        start, end = points[step], points[step + 1]
+        output_step.append(step)
+        output_x.append(1.0 if time == end else (time - start) / (end - start))
+    return GridSteps(points, output_step, output_x)

@@ -1,0 +1,253 @@
+"""Solves of compiled fields: the whole solve in one native call, its discrete gradient in another.
+
+The rows of a batch take the same steps, and the same ones as the step loop of :mod:`fastode.loop` takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .. import _native
+from ..clock import step_underflow, too_many_steps
+from ..errors import NonFiniteState
+from ..stats import SolveStats, new_stats
+from ..tableau import ButcherTableau
+from .derive import adjoint
+from .lower import lower
+from .program import Program
+
+#: what `_native` returns as the outcome of a solve
+_FINISHED, _STEP_UNDERFLOW, _TOO_MANY_STEPS, _NON_FINITE = range(4)
+
+#: flops of one evaluation of all rows from which a second thread saves more than it costs (about 10 us)
+_FLOPS_WORTH_A_THREAD = 400_000
+
+#: tableaus as the engine takes them, by identity; each is kept alive beside its native form
+_methods: dict[int, tuple[ButcherTableau, _native.FieldMethod]] = {}
+
+
+def native_method(tableau: ButcherTableau) -> _native.FieldMethod:
+    """A tableau as the engine takes it."""
+    known = _methods.get(id(tableau))
+    if known is None:
+        m = tableau
+        ends_with_slope = m.adaptive and m.last_stage_is_solution
+        native = _native.FieldMethod(m.nodes, m.matrix, m.weights, m.error_weights, m.mid_weights, ends_with_slope)
+        known = _methods[id(tableau)] = (tableau, native)
+    return known[1]
+
+
+@dataclass
+class Lowered:
+    """A program in the forms that the engine runs.
+
+    Attributes:
+        program: one output, the derivative of the state.
+        shapes: of the constants.
+        features: of the solver's state; the field sees the first ``program.state_width`` of them.
+        flops: of one evaluation for one row, roughly.
+    """
+
+    program: Program
+    shapes: tuple[tuple[int, ...], ...]
+    _forward: _native.FieldProgram | None = None
+    _adjoints: dict[tuple[frozenset[int], tuple[int, ...]], _native.FieldProgram] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.features = self.program.ops[self.program.outputs[0]].width
+        self.flops = sum(_flops(self.program, v) for v in range(len(self.program.ops)))
+
+    @property
+    def forward(self) -> _native.FieldProgram:
+        """The field alone."""
+        if self._forward is None:
+            self._forward = _native.FieldProgram(lower(self.program, self.shapes, shared_time=True))
+        return self._forward
+
+    def adjoint(self, constants: frozenset[int], arguments: tuple[int, ...]) -> _native.FieldProgram:
+        """The field with its vector-Jacobian product, for gradients of some constants and arguments."""
+        key = (constants, arguments)
+        if key not in self._adjoints:
+            derived = adjoint(self.program, constants, arguments)
+            self._adjoints[key] = _native.FieldProgram(lower(derived, self.shapes, shared_time=True))
+        return self._adjoints[key]
+
+    def threads(self, rows: int) -> int:
+        """How many threads are worth having for ``rows`` rows."""
+        return torch.get_num_threads() if rows * self.flops > _FLOPS_WORTH_A_THREAD else 1
+
+
+def _flops(program: Program, v: int) -> int:
+    op = program.ops[v]
+    if op.name == "affine":
+        return 2 * op.width * program.ops[op.inputs[0]].width
+    return 10 * op.width if op.inputs else 0
+
+
+@dataclass
+class AdaptiveSteps:
+    """Steps chosen by the controller; all numbers in units of t.
+
+    Attributes:
+        limits: order, safety, least and largest factor, least and largest step.
+        first_step: 0 for Hairer's heuristic.
+        parts: where each part of the state ends, in features; the error norm is the largest of theirs.
+    """
+
+    rtol: list[float]
+    atol: list[float]
+    limits: tuple[float, float, float, float, float, float]
+    first_step: float
+    max_steps: float
+    max_total_steps: float
+    parts: list[int]
+
+
+@dataclass
+class GridSteps:
+    """Given steps.
+
+    Attributes:
+        points: ends of the steps.
+        output_step, output_x: where each output lies; step -1 is the initial state.
+    """
+
+    points: list[float]
+    output_step: list[int]
+    output_x: list[float]
+
+
+@dataclass
+class Job:
+    """What is solved.
+
+    Attributes:
+        times: of the outputs; the first is the initial time.
+        time_is_float32: times round to float32.
+    """
+
+    lowered: Lowered
+    tableau: ButcherTableau
+    name: str
+    times: list[float]
+    steps: AdaptiveSteps | GridSteps
+    time_is_float32: bool
+    rows: int
+    features: int
+
+    def run(
+        self, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor], keep: bool
+    ) -> tuple[Tensor, Any]:
+        """The states at the outputs, [T, rows, features], and the record of the steps if they are kept.
+
+        Raises:
+            StepSizeUnderflow, TooManySteps, NonFiniteState: the solve failed.
+        """
+        stats = new_stats(self.name)
+        stats.engine = "compiled"
+        lowered, steps = self.lowered, self.steps
+        out = torch.empty((len(self.times), self.rows, self.features), dtype=y0.dtype)
+        call = self._call(lowered.forward, y0, arguments, constants)
+        if isinstance(steps, AdaptiveSteps):
+            direction = -1.0 if len(self.times) > 1 and self.times[1] < self.times[0] else 1.0
+            account, record = call.adaptive(
+                y0.data_ptr(),
+                self.times,
+                steps.rtol,
+                steps.atol,
+                steps.limits,
+                steps.first_step,
+                steps.max_steps,
+                steps.max_total_steps,
+                direction,
+                steps.parts,
+                out.data_ptr(),
+                keep,
+            )
+        else:
+            account, record = call.grid(
+                y0.data_ptr(), steps.points, steps.output_step, steps.output_x, out.data_ptr(), keep
+            )
+        outcome, stats.n_func, stats.n_accepted, stats.n_rejected, stats.t, stats.dt = account
+        if outcome != _FINISHED:
+            raise self._failure(outcome, stats)
+        return out, record
+
+    def sweep(
+        self,
+        record: Any,
+        grad: Tensor,
+        y0: Tensor,
+        arguments: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Gradients of the initial state, and of those arguments and constants that are wanted."""
+        stats = new_stats(self.name, "backward")
+        stats.engine = "compiled"
+        n = len(arguments)
+        of_arguments = tuple(i for i in range(n) if wanted[i])
+        of_constants = frozenset(i for i in range(len(constants)) if wanted[n + i])
+        grads: list[Tensor | None] = [
+            torch.zeros_like(x, memory_format=torch.contiguous_format) if w else None
+            for x, w in zip([*arguments, *constants], wanted, strict=True)
+        ]
+        grad_y0 = torch.empty_like(y0)
+        call = self._call(self.lowered.adjoint(of_constants, of_arguments), y0, arguments, constants)
+        addresses = [0 if g is None else g.data_ptr() for g in grads]
+        given = [a for a, w in zip(addresses[:n], wanted, strict=False) if w]
+        account = call.sweep(record, grad.data_ptr(), grad_y0.data_ptr(), given, addresses[n:])
+        stats.n_func = account[1]
+        return grad_y0, grads
+
+    def _call(
+        self, program: _native.FieldProgram, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]
+    ) -> _native.FieldCall:
+        return _native.FieldCall(
+            program,
+            native_method(self.tableau),
+            y0.element_size(),
+            self.rows,
+            self.features,
+            [c.data_ptr() for c in constants],
+            [a.data_ptr() for a in arguments],
+            self.lowered.threads(self.rows),
+            self.time_is_float32,
+        )
+
+    def _failure(self, outcome: int, stats: SolveStats) -> Exception:
+        assert isinstance(self.steps, AdaptiveSteps)
+        if outcome == _STEP_UNDERFLOW:
+            return step_underflow(stats.t, stats.dt)
+        if outcome == _TOO_MANY_STEPS:
+            n = stats.n_steps
+            if n >= self.steps.max_total_steps:
+                return too_many_steps(None, self.steps.max_total_steps, stats.t, stats.dt)
+            return too_many_steps(int(self.steps.max_steps), self.steps.max_steps, stats.t, stats.dt)
+        return NonFiniteState(f"non-finite values in state `y` at t={stats.t:.9g}")
+
+
+class NativeSolve(torch.autograd.Function):
+    """A solve as one node; inputs after ``y0`` are the per-row arguments, then the constants."""
+
+    @staticmethod
+    def forward(ctx: Any, job: Job, y0: Tensor, n_arguments: int, *tensors: Tensor) -> Tensor:
+        ctx.job, ctx.n_arguments = job, n_arguments
+        out, ctx.record = job.run(y0, tensors[:n_arguments], tensors[n_arguments:], keep=True)
+        ctx.save_for_backward(y0, *tensors)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y0, *tensors = ctx.saved_tensors
+        n = ctx.n_arguments
+        wanted = ctx.needs_input_grad[3:]
+        grad_y0, grads = ctx.job.sweep(ctx.record, grad.contiguous(), y0, tensors[:n], tensors[n:], wanted)
+        return None, grad_y0 if ctx.needs_input_grad[1] else None, None, *grads

@@ -1,0 +1,148 @@
+"""Where a function keeps its tensors, so that a tensor put in another's place later is seen.
+
+A parameter is remembered as (``module._parameters``, name): an optimiser may replace it, ``torch.func.functional_call``
+does. Likewise buffers, attributes of objects, global variables and variables of enclosing functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+#: objects looked at in one search; who holds more than that does not hold it for the field
+_MOST_OBJECTS = 20_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """``container[key]`` is a tensor.
+
+    Attributes:
+        name: for messages, such as ``net.0.weight``.
+    """
+
+    container: Any
+    key: Any
+    name: str
+
+    def get(self) -> Any:
+        """What is there now."""
+        return self.container[self.key]
+
+
+class _Cell:
+    """A variable of an enclosing function, as a container."""
+
+    def __init__(self, cell: types.CellType) -> None:
+        self.cell = cell
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.cell.cell_contents
+
+
+class Places:
+    """The tensors within reach of a function: its modules, variables, defaults and bound arguments."""
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        #: by the tensor's identity; the tensors are kept, so that no other gets the same identity
+        self.found: dict[int, tuple[Tensor, Place]] = {}
+        self._seen: dict[int, Any] = {}
+        waiting: list[tuple[Any, str]] = [(func, "")]
+        while waiting and len(self._seen) < _MOST_OBJECTS:
+            waiting.extend(self._look_into(*waiting.pop(0)))
+
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [tensor for tensor, _ in self.found.values()]
+
+    def of(self, tensor: Tensor) -> Place:
+        """Where a tensor is kept; one that is nowhere is kept here."""
+        found = self.found.get(id(tensor))
+        if found is None:
+            shape = list(tensor.shape)
+            found = self.found[id(tensor)] = (tensor, Place([tensor], 0, f"a tensor of shape {shape}"))
+        return found[1]
+
+    def _look_into(self, thing: Any, name: str) -> Iterator[tuple[Any, str]]:
+        """Objects in reach of ``thing``; its tensors are noted."""
+        if id(thing) in self._seen or isinstance(thing, _PLAIN):
+            return
+        self._seen[id(thing)] = thing
+        for container, key, value, label in _entries(thing):
+            path = f"{name}.{label}" if name and label else name or label
+            if isinstance(value, Tensor):
+                self.found.setdefault(id(value), (value, Place(container, key, path)))
+            else:
+                yield value, path
+
+
+_PLAIN = (str, bytes, int, float, complex, type, types.ModuleType, types.BuiltinFunctionType, type(None), Tensor)
+_Entry = tuple[Any, Any, Any, str]
+
+
+def _entries(thing: Any) -> Iterator[_Entry]:
+    """``(container, key, container[key], label)`` for what an object holds."""
+    if isinstance(thing, types.FunctionType):
+        yield from _of_function(thing)
+    elif isinstance(thing, types.MethodType):
+        yield [thing.__self__], 0, thing.__self__, ""
+        yield [thing.__func__], 0, thing.__func__, ""
+    elif isinstance(thing, functools.partial):
+        yield [thing.func], 0, thing.func, ""
+        for i, value in enumerate(thing.args):
+            yield thing.args, i, value, f"args[{i}]"
+        yield from ((thing.keywords, k, v, k) for k, v in thing.keywords.items())
+    elif isinstance(thing, dict):
+        yield from ((thing, k, v, str(k)) for k, v in list(thing.items()))
+    elif isinstance(thing, list | tuple):
+        yield from ((thing, i, v, str(i)) for i, v in enumerate(thing))
+    elif isinstance(thing, nn.Module):
+        yield from _of_module(thing)
+    elif hasattr(thing, "__dict__") and not type(thing).__module__.startswith("torch."):
+        yield from ((vars(thing), k, v, k) for k, v in list(vars(thing).items()))
+        yield from _of_class(thing, "__call__")
+
+
+def _of_function(function: types.FunctionType) -> Iterator[_Entry]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield _Cell(cell), 0, cell.cell_contents, name
+        except ValueError:  # a variable that has no value yet
+            continue
+    # torch's own functions and those of other libraries reach far and hold nothing of the user's
+    if function.__module__ is not None and function.__module__.split(".")[0] not in ("torch", "fastode", "numpy"):
+        variables = function.__globals__
+        yield from ((variables, n, variables[n], n) for n in _names(function.__code__) if n in variables)
+    for i, value in enumerate(function.__defaults__ or ()):
+        yield function.__defaults__, i, value, f"default {i}"
+    yield from ((function.__kwdefaults__, k, v, k) for k, v in (function.__kwdefaults__ or {}).items())
+    if wrapped := getattr(function, "__wrapped__", None):
+        yield [wrapped], 0, wrapped, ""
+
+
+def _of_module(module: nn.Module) -> Iterator[_Entry]:
+    for held in (module._parameters, module._buffers, module._modules):
+        yield from ((held, k, v, k) for k, v in held.items())
+    for k, v in vars(module).items():
+        if k not in ("_parameters", "_buffers", "_modules"):
+            # a module's hooks are dictionaries and are looked into; the label of an attribute is its name
+            yield vars(module), k, v, k
+    yield from _of_class(module, "forward")
+
+
+def _of_class(thing: Any, method: str) -> Iterator[_Entry]:
+    """The global variables that an object's own code uses."""
+    function = getattr(type(thing), method, None)
+    if isinstance(function, types.FunctionType):
+        yield [function], 0, function, ""
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """Names of global variables that some code may use, with those of the functions inside it."""
+    inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in _names(c)]
+    return [*code.co_names, *inner]
