@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from ._odeint import odeint, odeint_adjoint, odeint_dense, odeint_event
 from ._solve import solve
 from .compat import patch_torchdiffeq, unpatch_torchdiffeq
+from .compiler.compiled import CompiledField, compile
+from .compiler.explain import explain
 from .errors import (
+    CannotCompile,
     FieldError,
     InvalidArgument,
     NonFiniteState,
@@ -31,6 +34,8 @@ except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0.1.0"
 
 __all__ = [
+    "CannotCompile",
+    "CompiledField",
     "Event",
     "FieldError",
     "InvalidArgument",
@@ -46,6 +51,8 @@ __all__ = [
     "TooManySteps",
     "UnsupportedInput",
     "__version__",
+    "compile",
+    "explain",
     "last_stats",
     "odeint",
     "odeint_adjoint",

@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .compiler.compiled import CompiledField
+from .compiler.dispatch import natively
 from .compiling import outside_graphs
 from .dense import DenseSolution, dense_solution
 from .errors import InvalidArgument, UnsupportedInput, did_you_mean
@@ -61,8 +63,14 @@ def odeint(
 
     Reference: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., II.4 (step size control).
     """
-    settings = prepare(func, y0, t, args, rtol, atol, method, options)
-    return solve(settings, event_fn)
+    reason = ""
+    if isinstance(func, CompiledField):
+        served, reason = natively(func, y0, t, args, rtol, atol, method, options, event_fn)
+        if served is not None:
+            return served
+        func = func.func
+    request = prepare(func, y0, t, args, rtol, atol, method, options, reason)
+    return solve(request, event_fn)
 
 
 @outside_graphs
@@ -81,7 +89,7 @@ def odeint_adjoint(
     adjoint_method: str | None = None,
     adjoint_options: dict[str, Any] | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
-    gradient: str = "backsolve",
+    gradient: str | None = None,
 ) -> Any:
     """:func:`odeint` as one node of the autograd graph, with gradients that do not store every stage.
 
@@ -94,7 +102,8 @@ def odeint_adjoint(
             that require grad are added.
         gradient: ``"backsolve"``, the continuous adjoint (Chen et al., "Neural ordinary differential equations", 2018):
             constant memory, approximate; or ``"discrete"``, the exact gradient of the discrete solution: one state a
-            step, each step's stages recomputed on the way back.
+            step, each step's stages recomputed on the way back. By default ``"discrete"`` for a field made by
+            :func:`fastode.compile`, ``"backsolve"`` for any other.
 
     Returns, Raises: as :func:`odeint`; also ValueError if ``func`` is no ``nn.Module`` and ``adjoint_params`` is None.
     Neither gradient can be differentiated again; :func:`odeint` can.
@@ -105,7 +114,7 @@ def odeint_adjoint(
             "specified explicitly via the `adjoint_params` argument. If there are no parameters then it is allowable "
             "to set `adjoint_params=()`."
         )
-    if gradient not in GRADIENTS:
+    if gradient is not None and gradient not in GRADIENTS:
         raise InvalidArgument(
             f"gradient={gradient!r} is not known.{did_you_mean(str(gradient), list(GRADIENTS))} "
             f"Known: {', '.join(GRADIENTS)} (and plain autograd: use odeint)"
@@ -116,6 +125,13 @@ def odeint_adjoint(
             "been passed then `adjoint_options` must be passed as well."
         )
     options = dict(check_options("options", options))
+    reason = ""
+    if isinstance(func, CompiledField) and gradient != "backsolve":
+        served, reason = natively(func, y0, t, args, rtol, atol, method, options, event_fn)
+        if served is not None:
+            return served
+        gradient = "discrete" if event_fn is None else gradient
+    gradient = gradient or "backsolve"
     if adjoint_options is None:
         adjoint_options = {k: v for k, v in options.items() if k != "norm"}
     adjoint_options = dict(check_options("adjoint_options", adjoint_options))
@@ -130,14 +146,14 @@ def odeint_adjoint(
             "adjoint pass, and will not appear as a tensor in the adjoint norm.",
             stacklevel=2,
         )
-    settings = prepare(func, y0, t, args, rtol, atol, method, options)
+    request = prepare(func, y0, t, args, rtol, atol, method, options, reason)
     backward = Settings(
         rtol=rtol if adjoint_rtol is None else adjoint_rtol,
         atol=atol if adjoint_atol is None else adjoint_atol,
-        method=settings.method_name if adjoint_method is None else adjoint_method,
+        method=request.method_name if adjoint_method is None else adjoint_method,
         options=adjoint_options,
     )
-    return GRADIENTS[gradient](settings, backward, kept, event_fn)
+    return GRADIENTS[gradient](request, backward, kept, event_fn)
 
 
 @outside_graphs

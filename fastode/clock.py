@@ -66,27 +66,16 @@ class LockstepClock:
             TooManySteps: a limit was reached.
         """
         if self.since_output >= self.max_steps:
-            raise TooManySteps(
-                f"max_num_steps exceeded ({self.since_output}>={self.max_steps:.15g}) between two requested times, "
-                f"at t={self.t:.6g} with step size {self.dt:.3g}. Raise options['max_num_steps'] or loosen "
-                "the tolerances."
-            )
+            raise too_many_steps(self.since_output, self.max_steps, self.t, self.dt)
         if self.stats.n_accepted + self.stats.n_rejected >= self.max_total_steps:
-            raise TooManySteps(
-                f"max_total_steps exceeded ({self.max_total_steps:.15g}) at t={self.t:.6g} with step size "
-                f"{self.dt:.3g}. Raise options['max_total_steps'] or loosen the tolerances."
-            )
+            raise too_many_steps(None, self.max_total_steps, self.t, self.dt)
         self.since_output += 1
         t, direction = self.t, self.direction
         dt = self.controller.clamp(self.dt)
         t1 = self.round_time(t + direction * dt)
         s, s1 = direction * t, direction * t1
         if not s1 > s:
-            raise StepSizeUnderflow(
-                f"underflow in dt {dt}: at t={t:.9g} the step is below the spacing of floating-point numbers. The "
-                "solution may blow up or the field may return NaN there, or `rtol`, `atol` are too small for the "
-                "state's dtype; options['min_step'] sets a floor."
-            )
+            raise step_underflow(t, dt)
         on_step = self.on_jump = False
         if self.step_s:
             target = _next(self.step_s, s)
@@ -129,6 +118,28 @@ class LockstepClock:
     def end(self, y: Parts) -> None:
         """The solve is over; the account says where."""
         self.stats.t, self.stats.dt = self.t, self.dt
+
+
+def step_underflow(t: float, dt: float) -> StepSizeUnderflow:
+    """The error of a step that does not move the time."""
+    return StepSizeUnderflow(
+        f"underflow in dt {dt}: at t={t:.9g} the step is below the spacing of floating-point numbers. The "
+        "solution may blow up or the field may return NaN there, or `rtol`, `atol` are too small for the "
+        "state's dtype; options['min_step'] sets a floor."
+    )
+
+
+def too_many_steps(since_output: int | None, limit: float, t: float, dt: float) -> TooManySteps:
+    """The error of a limit: on the steps since the last output, or (``None``) on all."""
+    if since_output is None:
+        return TooManySteps(
+            f"max_total_steps exceeded ({limit:.15g}) at t={t:.6g} with step size {dt:.3g}. Raise "
+            "options['max_total_steps'] or loosen the tolerances."
+        )
+    return TooManySteps(
+        f"max_num_steps exceeded ({since_output}>={limit:.15g}) between two requested times, at t={t:.6g} with step "
+        f"size {dt:.3g}. Raise options['max_num_steps'] or loosen the tolerances."
+    )
 
 
 def _next(sorted_s: list[float], s: float) -> float:

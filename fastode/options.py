@@ -124,6 +124,8 @@ class Request:
     method: Method
     options: dict[str, Any]
     callbacks: tuple[Callback | None, Callback | None, Callback | None]
+    #: why a faster way to solve this was not taken
+    note: str = ""
 
     @cached_property
     def direction(self) -> float:
@@ -172,7 +174,7 @@ class Request:
     def engine(self, stats: SolveStats) -> Engine:
         """The engine of the solve; its name and reason go to the account."""
         engine = select(self.y0, self.options.get("engine"))
-        stats.engine, stats.reason = engine.name, engine.reason
+        stats.engine, stats.reason = engine.name, self.note or engine.reason
         return engine
 
     def clock(self, problem: Problem, stops: dict[float, int] | None = None) -> LockstepClock:
@@ -267,6 +269,7 @@ def prepare(
     atol: Any,
     method: str | None,
     options: dict[str, Any] | None,
+    note: str = "",
 ) -> Request:
     """Check the arguments of a call, in torchdiffeq's order and with its types of exception."""
     if not callable(func):
@@ -290,7 +293,7 @@ def prepare(
         refused = {c for c, callback in zip(CALLBACKS[allowed:], callbacks[allowed:], strict=True) if callback}
         warnings.warn(f"Solver '{name}' does not support callbacks {refused}", stacklevel=3)
     kept = (*callbacks[:allowed], *[None] * (3 - allowed))
-    return Request(func, args, parts, spec, t, rtol, atol, name, found, options, kept)
+    return Request(func, args, parts, spec, t, rtol, atol, name, found, options, kept, note)
 
 
 def _callback(func: Any, name: str) -> Any:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compiler.dispatch import natively
 from ..errors import InvalidArgument, did_you_mean
 from .affine import Affine
 from .divergence import NOISES, exact_divergence, hutchinson_divergence, sample_noise
 from .normal import StandardNormal
-from .settings import SolverSettings, check_span, trained_parameters
+from .settings import Compiled, SolverSettings, check_span, trained_parameters
 
 TRACES = ("exact", "hutchinson")
 
@@ -43,6 +44,8 @@ class CNF(nn.Module):
         method, rtol, atol, options: of the solver; see :func:`fastode.odeint`.
         gradient: ``"discrete"`` (default), ``"autograd"`` or ``"backsolve"``; see :class:`NeuralODE`.
         adjoint_options: further keywords of :func:`fastode.odeint_adjoint` for ``"backsolve"``.
+        compile: solve natively, density and all, where ``func`` can be compiled (:func:`fastode.compile`). ``func``
+            is then called by the trace only: False for one that counts its calls or has hooks.
 
     Raises:
         InvalidArgument: an unknown ``trace``, ``noise`` or ``gradient``, or no way to tell ``dim``.
@@ -66,6 +69,7 @@ class CNF(nn.Module):
         options: dict[str, Any] | None = None,
         gradient: str = "discrete",
         adjoint_options: dict[str, Any] | None = None,
+        compile: bool = True,
     ) -> None:
         super().__init__()
         for name, value, known in (("trace", trace, TRACES), ("noise", noise, NOISES)):
@@ -81,6 +85,7 @@ class CNF(nn.Module):
                 "write `CNF(func, dim=2)`"
             )
         self.func = func
+        self.compiled = Compiled(compile)
         self.dim = dim
         self.t_span = check_span(t_span)
         self.trace = trace
@@ -155,7 +160,9 @@ class CNF(nn.Module):
         """
         z = self._check(z, "z")
         t = torch.linspace(*self.t_span, n_times, dtype=z.dtype, device=z.device)
-        path: Tensor = self.settings.solve(self.func, z, t, trained_parameters(self.func))
+        func = self.compiled.field(self.func) if self._may_be_native else self.func
+        path: Tensor = self.settings.solve(func, z, t, trained_parameters(self.func))
+        self.compiled.note()
         if self.affine is None:
             return path
         mapped: Tensor = self.affine(path.reshape(-1, self.dim))
@@ -172,10 +179,34 @@ class CNF(nn.Module):
         """The points at ``span[1]`` and the integral of the divergence on the way there."""
         if self.trace == "hutchinson" and noise is None:
             noise = sample_noise(z.detach(), self.noise)
-        augmented = _Augmented(self.func, noise if self.trace == "hutchinson" else None)
+        if self.trace == "exact":
+            noise = None
         t = torch.tensor(span, dtype=z.dtype, device=z.device)
+        reason = ""
+        if self._may_be_native:
+            s = self.settings
+            field = self.compiled.field(self.func)
+            joined, reason = natively(
+                field, z, t, (), s.rtol, s.atol, s.method, s.options, divergence=self.trace, noise=noise
+            )
+            if joined is not None:
+                self.compiled.note()
+                return joined[-1, :, :-1], joined[-1, :, -1]
+        augmented = _Augmented(self.func, noise)
         path = self.settings.solve(augmented, (z, z.new_zeros(z.shape[0])), t, trained_parameters(self.func))
+        self.compiled.note()
+        if reason:
+            self.compiled.served = (self.compiled.served[0], reason)
         return path[0][-1], path[1][-1]
+
+    @property
+    def served_by(self) -> tuple[str, str]:
+        """The engine of the last solve (``"compiled"`` if it was one native call), and why not a faster one."""
+        return self.compiled.served
+
+    @property
+    def _may_be_native(self) -> bool:
+        return self.compiled.wanted and self.settings.may_be_native
 
     def _check(self, x: Tensor, name: str) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.dim or not x.is_floating_point():

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .settings import SolverSettings, check_span, trained_parameters
+from .settings import Compiled, SolverSettings, check_span, trained_parameters
 
 
 class NeuralODE(nn.Module):
@@ -21,6 +21,8 @@ class NeuralODE(nn.Module):
             ``"autograd"`` (the same through a tape; can be differentiated twice) or ``"backsolve"`` (the
             continuous adjoint).
         adjoint_options: further keywords of :func:`fastode.odeint_adjoint` for ``"backsolve"``.
+        compile: solve natively where ``func`` can be compiled (:func:`fastode.compile`). ``func`` is then called by
+            the trace only: False for one that counts its calls or has hooks.
 
     Raises:
         InvalidArgument: unknown ``gradient``, or a ``t_span`` that is not two different times.
@@ -44,9 +46,11 @@ class NeuralODE(nn.Module):
         options: dict[str, Any] | None = None,
         gradient: str = "discrete",
         adjoint_options: dict[str, Any] | None = None,
+        compile: bool = True,
     ) -> None:
         super().__init__()
         self.func = func
+        self.compiled = Compiled(compile)
         self.t_span = check_span(t_span)
         self.settings = SolverSettings(method, rtol, atol, options, gradient, adjoint_options or {})
 
@@ -66,13 +70,24 @@ class NeuralODE(nn.Module):
             ``[T, *y0.shape]``.
         """
         if t is not None:
-            return self.settings.solve(self.func, y0, t, trained_parameters(self.func))
+            return self._solve(y0, t)
         part = y0
         while not isinstance(part, Tensor):
             part = part[0]
         span = torch.tensor(self.t_span, dtype=part.dtype, device=part.device)
-        path = self.settings.solve(self.func, y0, span, trained_parameters(self.func))
-        return _last(path)
+        return _last(self._solve(y0, span))
+
+    @property
+    def served_by(self) -> tuple[str, str]:
+        """The engine of the last solve (``"compiled"`` if it was one native call), and why not a faster one."""
+        return self.compiled.served
+
+    def _solve(self, y0: Any, t: Tensor) -> Any:
+        native = self.compiled.wanted and self.settings.may_be_native
+        func = self.compiled.field(self.func) if native else self.func
+        path = self.settings.solve(func, y0, t, trained_parameters(self.func))
+        self.compiled.note()
+        return path
 
 
 def _last(path: Any) -> Any:

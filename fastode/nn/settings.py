@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .._odeint import odeint, odeint_adjoint
+from ..compiler.compiled import CompiledField
 from ..errors import InvalidArgument, did_you_mean
+from ..stats import last_stats
 
 GRADIENTS = ("autograd", "discrete", "backsolve")
 
@@ -50,6 +52,11 @@ class SolverSettings:
                 f"{self.gradient!r}; the other gradients have no solve of their own to set"
             )
 
+    @property
+    def may_be_native(self) -> bool:
+        """Whether a native solve gives what is asked for: gradients that are exact, once."""
+        return self.gradient == "discrete" or not torch.is_grad_enabled()
+
     def solve(self, func: Callable[..., Any], y0: Any, t: Tensor, parameters: tuple[nn.Parameter, ...]) -> Any:
         """The states at ``t``: ``[T, ...]``, or a tuple of such.
 
@@ -70,6 +77,36 @@ class SolverSettings:
         return odeint_adjoint(
             func, y0, t, **common, gradient=self.gradient, adjoint_params=parameters, **self.adjoint_options
         )
+
+
+class Compiled:
+    """A module's field in compiled form. It is no part of the module: copies and checkpoints do not see it.
+
+    Attributes:
+        wanted: whether solves may be native at all.
+        served: the engine of the last solve, and why it was not a faster one.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self.served = ("", "")
+        self._field: CompiledField | None = None
+
+    def field(self, func: Callable[..., Any]) -> CompiledField:
+        """The compiled form of ``func``."""
+        if isinstance(func, CompiledField):
+            return func
+        if self._field is None or self._field.func is not func:
+            self._field = CompiledField(func)
+        return self._field
+
+    def note(self) -> None:
+        """Remember what served the solve that just ended."""
+        if (stats := last_stats()) is not None:
+            self.served = (stats.engine, stats.reason)
+
+    def __reduce__(self) -> tuple[type[Compiled], tuple[bool]]:
+        return Compiled, (self.wanted,)
 
 
 def trained_parameters(func: Any) -> tuple[nn.Parameter, ...]:
