@@ -82,5 +82,5 @@ def pull_back(
 
 
 def filled(found: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
-    """``found`` with zeros for None."""
-    return [torch.zeros_like(i) if g is None else g for g, i in zip(found, like, strict=True)]
+    """``found`` with zeros for None, contiguous: kernels take addresses, and the cotangent of a slice may be a view."""
+    return [torch.zeros_like(i) if g is None else g.contiguous() for g, i in zip(found, like, strict=True)]

@@ -56,6 +56,39 @@ def test_gradients_are_those_of_autograd(method: str, times: str) -> None:
     assert_same(both(Net(), y0, t, method=method, rtol=1e-4, atol=1e-4, options=options))
 
 
+class Concatenating(nn.Module):
+    """Its vector-Jacobian product is a slice of a wider tensor, and not contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = self.net(torch.cat([t.expand(len(y), 1), y], 1))
+        return out
+
+
+class Transposing(nn.Module):
+    """Its vector-Jacobian product is a transposed tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.tensor([[0.3, -0.8], [0.6, 0.1]], dtype=DOUBLE))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = (self.mix @ y.T.sin().T).cos()
+        return out
+
+
+@pytest.mark.parametrize("field", [Concatenating, Transposing])
+@pytest.mark.parametrize("method", ["dopri5", "adaptive_heun", "fehlberg2", "rk4", "implicit_midpoint"])
+def test_cotangents_that_are_views(method: str, field: type[nn.Module]) -> None:
+    y0 = torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(2, 3)
+    t = torch.tensor(TIMES["many"], dtype=DOUBLE)
+    assert_same(both(field(), y0, t, method=method, rtol=1e-4, atol=1e-4))
+
+
 @pytest.mark.parametrize("method", ["dopri5", "adaptive_heun", "rk4"])
 def test_tuple_states(method: str) -> None:
     y0 = (torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(2, 3), torch.tensor([0.3, -0.2], dtype=DOUBLE))

@@ -40,6 +40,25 @@ def test_both_gradients_are_those_of_the_rows_alone(method: str, engine: str) ->
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("gradient", ["discrete", "backsolve"])
+def test_cotangents_that_are_views(gradient: str) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2)).double()
+    y0 = torch.randn(4, 2, dtype=double, requires_grad=True)
+    inputs = (y0, *net.parameters())
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = net(torch.cat([t[:, None], y], 1))
+        return out
+
+    found = []
+    for way in (gradient, "autograd"):
+        s = solve(field, y0, t_eval=TIMES, gradient=way, rtol=1e-9, atol=1e-9, params=tuple(net.parameters()))
+        found.append(torch.autograd.grad(s.ys.sin().sum() + s.y.square().sum(), inputs))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
 def test_the_gradient_is_that_of_an_exact_solve() -> None:
     y0 = torch.randn(3, 2, dtype=double, requires_grad=True)
     mu = torch.tensor([0.5, 1.0, 2.0], dtype=double, requires_grad=True)
