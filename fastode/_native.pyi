@@ -78,6 +78,8 @@ class FieldRecord:
     @property
     def steps(self) -> int: ...
 
+class FieldRowRecord: ...
+
 #: outcome, evaluations, accepted and rejected steps, time reached, next step
 Account = tuple[int, int, int, int, float, float]
 
@@ -126,3 +128,27 @@ class FieldCall:
         grad_arguments: Sequence[int],
         grad_constants: Sequence[int],
     ) -> Account: ...
+    def rows(
+        self,
+        arrays: Sequence[int],
+        limits: Sequence[float],
+        max_steps: int,
+        choose_first: bool,
+        y: int,
+        tolerances: tuple[int, int],
+        strides: tuple[int, int],
+        outputs: tuple[int, int, int],
+        count: int,
+        keep: bool,
+    ) -> FieldRowRecord | None: ...
+    def sweep_rows(
+        self,
+        record: FieldRowRecord,
+        y: int,
+        t_last: int,
+        grad_out: int,
+        count: int,
+        grad_y: int,
+        grad_arguments: Sequence[int],
+        grad_constants: Sequence[int],
+    ) -> None: ...

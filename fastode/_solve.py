@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .compiler.compiled import CompiledField
+from .compiler.rows import rows_natively
 from .compiling import outside_graphs
 from .controller import Controller
 from .errors import InvalidArgument, UnsupportedInput, did_you_mean
@@ -168,7 +170,13 @@ def solve(
     )
     refuse_without_data(problem)
     chosen = select(parts, engine, rows=True)
-    stats.engine, stats.reason = chosen.name, chosen.reason
+    native, note = None, ""
+    if isinstance(func, CompiledField):
+        asked = {"an event": events, "dense output": dense, "jump_t": bool(jumps.any()), "`params`": params is not None}
+        asked |= {f"gradient={gradient!r}": gradient != "discrete", f"engine={engine!r}": engine is not None}
+        refused = next((name for name, given in asked.items() if given), "")
+        native, note = rows_natively(refused, func, problem, tableau, rule, max_steps, size is not None)
+    stats.engine, stats.reason = ("compiled", "") if native else (chosen.name, note or chosen.reason)
     if params is None:
         params = tuple(func.parameters()) if isinstance(func, nn.Module) else ()
     return run(
@@ -188,6 +196,7 @@ def solve(
             max_steps=max_steps,
             compact=compact,
             gradient=gradient,
+            native=native,
             inputs=[x for x in (*params, *args) if isinstance(x, Tensor) and x.requires_grad],
         )
     )

@@ -7,7 +7,9 @@
 #include <variant>
 
 #include "../field/lockstep.h"
+#include "../field/rows.h"
 #include "args.h"
+#include "rows.h"
 
 namespace fastode {
 namespace {
@@ -228,19 +230,14 @@ py::object grid(const Call& call, Address y0, const std::vector<double>& points,
   return py::make_tuple(tuple_of(account), keep ? py::cast(record) : py::none());
 }
 
+// Where gradients of the differentiated arguments and of the constants go; null for constants without.
 template <class T>
-py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
-                   const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
-  const Bound<T> bound(call);
+std::pair<std::vector<T*>, std::vector<T*>> places_of_gradients(const Call& call, const std::vector<Address>& grad_arguments,
+                                                                const std::vector<Address>& grad_constants) {
   const Program& p = *call.program;
-  if (!std::holds_alternative<Record<T>>(record.record)) throw py::value_error("the record is of another dtype");
-  const Record<T>& steps = std::get<Record<T>>(record.record);
   if (grad_arguments.size() != p.differentiated.size() || grad_constants.size() != p.constants.size()) {
     throw py::value_error("gradients are wanted for each differentiated argument and each constant (0 for none)");
   }
-  const Index cells = call.rows * call.features;
-  const T* given = array<T>(grad_out, cells * static_cast<Index>(steps.output_step.size()), "grad_out");
-  T* to = array<T>(grad_y0, cells, "grad_y0");
   std::vector<T*> arguments, constants;
   for (std::size_t i = 0; i < grad_arguments.size(); ++i) {
     arguments.push_back(array<T>(grad_arguments[i], call.rows * p.arguments[p.differentiated[i]].width, "grad_arguments"));
@@ -248,12 +245,25 @@ py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, 
   for (std::size_t i = 0; i < grad_constants.size(); ++i) {
     constants.push_back(grad_constants[i] == 0 ? nullptr : array<T>(grad_constants[i], p.constants[i], "grad_constants"));
   }
-  for (const MatrixGradient& m : p.matrix_gradients) {
-    if (constants[m.constant] == nullptr) throw py::value_error("a differentiated constant has no place for its gradient");
+  std::vector<std::int32_t> needed;
+  for (const MatrixGradient& m : p.matrix_gradients) needed.push_back(m.constant);
+  for (const VectorGradient& v : p.vector_gradients) needed.push_back(v.constant);
+  for (const std::int32_t constant : needed) {
+    if (constants[constant] == nullptr) throw py::value_error("a differentiated constant has no place for its gradient");
   }
-  for (const VectorGradient& v : p.vector_gradients) {
-    if (constants[v.constant] == nullptr) throw py::value_error("a differentiated constant has no place for its gradient");
-  }
+  return {arguments, constants};
+}
+
+template <class T>
+py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
+                   const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
+  const Bound<T> bound(call);
+  if (!std::holds_alternative<Record<T>>(record.record)) throw py::value_error("the record is of another dtype");
+  const Record<T>& steps = std::get<Record<T>>(record.record);
+  const Index cells = call.rows * call.features;
+  const T* given = array<T>(grad_out, cells * static_cast<Index>(steps.output_step.size()), "grad_out");
+  T* to = array<T>(grad_y0, cells, "grad_y0");
+  const auto [arguments, constants] = places_of_gradients<T>(call, grad_arguments, grad_constants);
   Signals signals;
   Account account;
   {
@@ -263,6 +273,56 @@ py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, 
   }
   if (account.outcome == Outcome::INTERRUPTED) throw py::error_already_set();
   return tuple_of(account);
+}
+
+struct AnyRowRecord {
+  std::variant<std::vector<RowRecord<float>>, std::vector<RowRecord<double>>> rows;
+};
+
+template <class T>
+py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits,
+                          std::int64_t max_steps, bool choose_first, Address y, const std::array<Address, 2>& tolerances,
+                          const std::array<Index, 2>& strides, const std::array<Address, 3>& outputs, Index count, bool keep) {
+  const Bound<T> bound(call);
+  const RowState state = row_state(call.rows, arrays);
+  const Index cells = call.rows * call.features;
+  const Index numbers = call.rows == 0 ? 0 : (call.rows - 1) * strides[0] + (call.features - 1) * strides[1] + 1;
+  const RowTolerances<T> tolerance{array<T>(tolerances[0], numbers, "rtol"), array<T>(tolerances[1], numbers, "atol"), strides[0],
+                                   strides[1]};
+  const RowOutputTimes<T> times{array<double>(outputs[0], call.rows * (count + 1), "times"), count,
+                                array<Index>(outputs[1], call.rows, "next"), array<T>(outputs[2], cells * count, "out")};
+  const RowRule rule{row_limits(limits, max_steps), choose_first};
+  T* states = array<T>(y, cells, "y");
+  auto record = keep ? std::make_shared<AnyRowRecord>(AnyRowRecord{std::vector<RowRecord<T>>()}) : nullptr;
+  Signals signals;
+  bool done;
+  {
+    const py::gil_scoped_release release;
+    done = solve_rows<T>(bound.setting(), bound.engine(), state, rule, states, tolerance, times,
+                         keep ? &std::get<std::vector<RowRecord<T>>>(record->rows) : nullptr, {&Signals::asked, &signals});
+  }
+  if (!done) throw py::error_already_set();
+  return py::cast(record);
+}
+
+template <class T>
+void backward_each_row(const Call& call, const AnyRowRecord& record, Address y, Address t_last, Address grad_out, Index count,
+                       Address grad_y, const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
+  const Bound<T> bound(call);
+  const auto [arguments, constants] = places_of_gradients<T>(call, grad_arguments, grad_constants);
+  if (!std::holds_alternative<std::vector<RowRecord<T>>>(record.rows)) throw py::value_error("the record is of another dtype");
+  const auto& rows = std::get<std::vector<RowRecord<T>>>(record.rows);
+  if (static_cast<Index>(rows.size()) != call.rows) throw py::value_error("the record is of another number of rows");
+  const Index cells = call.rows * call.features;
+  Signals signals;
+  bool done;
+  {
+    const py::gil_scoped_release release;
+    done = sweep_rows<T>(bound.setting(), bound.engine(), rows, array<T>(y, cells, "y"), array<double>(t_last, call.rows, "t_last"),
+                         array<T>(grad_out, cells * count, "grad_out"), count, array<T>(grad_y, cells, "grad_y"), arguments,
+                         constants, {&Signals::asked, &signals});
+  }
+  if (!done) throw py::error_already_set();
 }
 
 #define BY_ITEMSIZE(call, f, ...) ((call).itemsize == 4 ? f<float>(call, __VA_ARGS__) : f<double>(call, __VA_ARGS__))
@@ -278,6 +338,7 @@ void register_field(py::module_& m) {
       .def_property_readonly("steps", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return static_cast<Index>(steps.t.size()); }, r.record);
       });
+  py::class_<AnyRowRecord, std::shared_ptr<AnyRowRecord>>(m, "FieldRowRecord", "The accepted steps of each row.");
   py::class_<Call>(m, "FieldCall", "A program, a method, and the addresses of a call.")
       .def(py::init([](std::shared_ptr<Program> program, std::shared_ptr<Method> method, int itemsize, Index rows,
                        Index features, std::vector<Address> constants, std::vector<Address> arguments, int threads,
@@ -305,6 +366,18 @@ void register_field(py::module_& m) {
       .def("sweep", [](const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
                        const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
         return BY_ITEMSIZE(call, backward, record, grad_out, grad_y0, grad_arguments, grad_constants);
+      })
+      .def("rows",
+           [](const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits, std::int64_t max_steps,
+              bool choose_first, Address y, const std::array<Address, 2>& tolerances, const std::array<Index, 2>& strides,
+              const std::array<Address, 3>& outputs, Index count, bool keep) {
+             return BY_ITEMSIZE(call, solve_each_row, arrays, limits, max_steps, choose_first, y, tolerances, strides, outputs,
+                                count, keep);
+           })
+      .def("sweep_rows", [](const Call& call, const AnyRowRecord& record, Address y, Address t_last, Address grad_out, Index count,
+                            Address grad_y, const std::vector<Address>& grad_arguments,
+                            const std::vector<Address>& grad_constants) {
+        BY_ITEMSIZE(call, backward_each_row, record, y, t_last, grad_out, count, grad_y, grad_arguments, grad_constants);
       });
 }
 

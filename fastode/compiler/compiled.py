@@ -25,9 +25,10 @@ class Native:
         per_row: which extra arguments have an entry for each row.
     """
 
-    def __init__(self, traced: Traced, per_row: tuple[bool, ...]) -> None:
+    def __init__(self, traced: Traced, per_row: tuple[bool, ...], shared_time: bool = True) -> None:
         self.traced = traced
-        self.lowered = Lowered(traced.program, tuple(tuple(s) for s in traced.constants.shapes))
+        shapes = tuple(tuple(s) for s in traced.constants.shapes)
+        self.lowered = Lowered(traced.program, shapes, shared_time)
         self.per_row = per_row
 
     def constants(self, args: tuple[Any, ...], dtype: torch.dtype) -> list[Tensor]:
@@ -97,7 +98,7 @@ class CompiledField(nn.Module):
                     time_per_row=time_per_row,
                     dtype=y.dtype,
                 )
-                found = Native(_with_divergence(traced, divergence), per_row)
+                found = Native(_with_divergence(traced, divergence), per_row, not time_per_row)
             except CannotCompile as reason:
                 found = reason
             self._natives[key] = found

@@ -19,9 +19,9 @@ from .compiled import CompiledField, Native
 from .engine import AdaptiveSteps, GridSteps, Job, NativeSolve
 
 _ADAPTIVE = frozenset(
-    ["first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps", "engine"]
+    ["first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps"]
 )
-_GRID = frozenset(["step_size", "engine"])
+_GRID = frozenset(["step_size"])
 
 
 class NotServed(Exception):

@@ -50,12 +50,14 @@ class Lowered:
     Attributes:
         program: one output, the derivative of the state.
         shapes: of the constants.
+        shared_time: all rows are at the same time.
         features: of the solver's state; the field sees the first ``program.state_width`` of them.
         flops: of one evaluation for one row, roughly.
     """
 
     program: Program
     shapes: tuple[tuple[int, ...], ...]
+    shared_time: bool = True
     _forward: _native.FieldProgram | None = None
     _adjoints: dict[tuple[frozenset[int], tuple[int, ...]], _native.FieldProgram] = field(default_factory=dict)
 
@@ -67,7 +69,7 @@ class Lowered:
     def forward(self) -> _native.FieldProgram:
         """The field alone."""
         if self._forward is None:
-            self._forward = _native.FieldProgram(lower(self.program, self.shapes, shared_time=True))
+            self._forward = _native.FieldProgram(lower(self.program, self.shapes, self.shared_time))
         return self._forward
 
     def adjoint(self, constants: frozenset[int], arguments: tuple[int, ...]) -> _native.FieldProgram:
@@ -75,11 +77,11 @@ class Lowered:
         key = (constants, arguments)
         if key not in self._adjoints:
             derived = adjoint(self.program, constants, arguments)
-            self._adjoints[key] = _native.FieldProgram(lower(derived, self.shapes, shared_time=True))
+            self._adjoints[key] = _native.FieldProgram(lower(derived, self.shapes, self.shared_time))
         return self._adjoints[key]
 
     def threads(self, rows: int) -> int:
-        """How many threads are worth having for ``rows`` rows."""
+        """How many threads are worth having for evaluations of ``rows`` rows between which none waits."""
         return torch.get_num_threads() if rows * self.flops > _FLOPS_WORTH_A_THREAD else 1
 
 

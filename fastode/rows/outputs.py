@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,12 +54,13 @@ class RowOutputs:
     Attributes:
         ys: for each part [R, T, ...], NaN where not reached.
         next: [R] how many times of each row were reached.
-        steps, pieces: the records.
+        steps, pieces: the records; record: that of a compiled field, whose steps native code keeps.
         at_start, at_end: rows whose first time is their start, and which reached their end where that is their last.
     """
 
     at_start: Tensor
     at_end: Tensor
+    record: Any = None
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..compiler.rows import NativeRows
 from ..controller import Controller
 from ..errors import UnsupportedInput
 from ..gradients.row_backsolve import backsolve
@@ -37,6 +38,7 @@ class RowRequest:
         first_step: [B], or None to have it chosen.
         stops, jumps: [B, S] where steps must end, and at which of them the field jumps.
         inputs: tensors that require grad, beside ``y0`` and the times.
+        native: takes the steps of a compiled field.
     """
 
     problem: Problem
@@ -55,6 +57,7 @@ class RowRequest:
     compact: bool
     gradient: str
     inputs: Sequence[Tensor]
+    native: NativeRows | None = None
 
     @property
     def times_move(self) -> bool:
@@ -128,7 +131,7 @@ def run(request: RowRequest) -> Solution:
             n_accepted=state.n_accepted,
             n_rejected=state.n_rejected,
             dt=state.size,
-            n_calls=calls,
+            n_calls=0 if request.native is not None else calls,
         ),
         event_t=event_t,
         event_y=tuple([problem.restore_state(p) for p in event_y]),
@@ -153,13 +156,18 @@ def _take_steps(request: RowRequest, problem: Problem, keep: str) -> RowOutputs:
     dense = request.dense and keep != "steps"
     outputs = RowOutputs(problem, request.tableau, clock, request.ts.detach(), events, keep, dense)
     with torch.no_grad():
-        integrate(problem, request.tableau, request.engine, clock, outputs)
+        if request.native is not None:
+            outputs.record = request.native.integrate(problem, clock, outputs, keep != "")
+        else:
+            integrate(problem, request.tableau, request.engine, clock, outputs)
         outputs.finish()
     return outputs
 
 
 def _solve(request: RowRequest, problem: Problem, steps: Run) -> Solved:
     """The solve with the gradient asked for, if any input has one."""
+    if request.native is not None:
+        return request.native.solve(problem, steps)
     needed = torch.is_grad_enabled()
     if request.gradient != "autograd":
         needed = needed and any(x.requires_grad for x in (*problem.y0, *request.inputs))

@@ -55,6 +55,7 @@ class RowStats:
         n_accepted, n_rejected: its attempts.
         dt: float64; the step size that would come next.
         n_calls: calls of the field for the whole batch while steps were chosen (an int); a gradient takes them again.
+            0 for a compiled field, which is not called.
     """
 
     n_func: Tensor

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "../../../csrc/field/lockstep.h"
+#include "../../../csrc/field/rows.h"
 #include "check.h"
 
 using namespace fastode;
@@ -110,6 +111,57 @@ void threads_change_nothing(Index rows, bool adaptive) {
   }
 }
 
+// Every row over a span of its own, with an output inside.
+template <class T>
+std::vector<T> rows_solved_and_swept(Index rows, int threads) {
+  const Program program = linear_field();
+  const Method method = bosh3();
+  std::vector<T> matrix(FEATURES * FEATURES), y(rows * FEATURES), out(rows * FEATURES), grad_out(y.size(), T(1)), grad_y(y.size());
+  for (int f = 0; f < FEATURES; ++f) matrix[f * (FEATURES + 1)] = static_cast<T>(RATES[f]);
+  for (std::size_t i = 0; i < y.size(); ++i) y[i] = static_cast<T>(1 + i % 7);
+  const std::vector<T> y0 = y;
+  std::vector<double> t(rows), t1(rows), dt(rows), size(rows, NAN), history(2 * rows, 1.0), err(rows), t_end(rows), due(rows);
+  std::vector<double> times(2 * rows, NAN);
+  std::vector<unsigned char> accept(rows);
+  std::vector<std::int32_t> status(rows);
+  std::vector<std::int64_t> accepted(rows), rejected(rows), next_stop(rows), next(rows);
+  for (Index r = 0; r < rows; ++r) {
+    t_end[r] = (r % 2 == 0 ? 1.0 : -1.0) * (0.5 + 0.01 * r);
+    due[r] = times[2 * r] = 0.5 * t_end[r];
+  }
+  const RowState state{t.data(),        t1.data(),       dt.data(),       size.data(),     history.data(),
+                       err.data(),      t_end.data(),    accept.data(),   status.data(),   accepted.data(),
+                       rejected.data(), nullptr,         next_stop.data(), due.data(),     0};
+  const Index lanes = choose_lanes<T>(rows, field_kernels<T>().vector_lanes);
+  const Setting<T> setting{program, method, Tiling(rows, lanes, MOST_GROUPS), FEATURES, threads, {}, false};
+  const Engine<T> engine(program, lanes, {matrix.data()});
+  const RowRule rule{{{3.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, {1.0 / 3, 0.0, 0.0}, 1000}, true};
+  const T rtol = T(1e-5), atol = T(1e-6);
+  std::vector<RowRecord<T>> record;
+  CHECK(solve_rows<T>(setting, engine, state, rule, y.data(), {&rtol, &atol, 0, 0}, {times.data(), 1, next.data(), out.data()},
+                      &record, {}));
+  for (Index i = 0; i < rows * FEATURES; ++i) {
+    const double rate = RATES[i % FEATURES], end = t_end[i / FEATURES];
+    CHECK(close(y[i], y0[i] * std::exp(rate * end), 1e-3));
+    CHECK(close(out[i], y0[i] * std::exp(rate * end / 2), 1e-3));
+  }
+  for (Index r = 0; r < rows; ++r) CHECK(status[r] == static_cast<std::int32_t>(Status::FINISHED) && next[r] == 1);
+
+  std::vector<T> grad_matrix(matrix.size());
+  CHECK(sweep_rows<T>(setting, engine, record, y.data(), t.data(), grad_out.data(), 1, grad_y.data(), {}, {grad_matrix.data()}, {}));
+  for (Index i = 0; i < rows * FEATURES; ++i) {
+    CHECK(close(grad_y[i], std::exp(RATES[i % FEATURES] * t_end[i / FEATURES] / 2), 1e-3));
+  }
+  for (const std::vector<T>* more : {&out, &grad_y, &grad_matrix}) y.insert(y.end(), more->begin(), more->end());
+  return y;
+}
+
+template <class T>
+void rows_do_not_know_the_threads(Index rows) {
+  const std::vector<T> one = rows_solved_and_swept<T>(rows, 1);
+  for (int threads : {2, 3}) CHECK(rows_solved_and_swept<T>(rows, threads) == one);
+}
+
 }  // namespace
 
 int main() {
@@ -118,6 +170,10 @@ int main() {
       threads_change_nothing<float>(rows, adaptive);
       threads_change_nothing<double>(rows, adaptive);
     }
+  }
+  for (Index rows : {0, 1, 2, 7, 33, 200}) {
+    rows_do_not_know_the_threads<float>(rows);
+    rows_do_not_know_the_threads<double>(rows);
   }
   return failures == 0 ? 0 : 1;
 }

@@ -1,0 +1,57 @@
+#pragma once
+// Solves in which every row has its own steps, and their discrete adjoint.
+#include "fastode/controller.h"
+#include "lockstep.h"
+#include "tiles.h"
+
+namespace fastode::field {
+
+// Tolerances of each row and feature: element (row, feature) is at row * row_stride + feature * feature_stride.
+template <class T>
+struct RowTolerances {
+  const T* rtol;
+  const T* atol;
+  Index row_stride, feature_stride;
+};
+
+// Times of evaluation strictly inside the spans. `times` is [rows, count + 1], NaN after the last of a row; `next` how many of
+// a row's are done; `out` [rows, count, features].
+template <class T>
+struct RowOutputTimes {
+  const double* times;
+  Index count;
+  Index* next;
+  T* out;
+};
+
+// Accepted steps of a row, in order, and where its outputs lie.
+template <class T>
+struct RowRecord {
+  struct Output {
+    Index step, index;  // which step, which of the row's times
+    double x;           // where in the step
+  };
+  std::vector<double> t, dt, t1;
+  std::vector<T> states;  // [steps, features]
+  std::vector<Output> outputs;
+};
+
+struct RowRule {
+  RowLimits limits;
+  bool choose_first;  // where a row's size is NaN
+};
+
+// Rows begin in `state` with their `size` set or NaN; `y` are the states, which become the last good ones.
+template <class T>
+bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowState& state, const RowRule& rule, T* y,
+                const RowTolerances<T>& tolerances, const RowOutputTimes<T>& outputs, std::vector<RowRecord<T>>* record,
+                Interrupt interrupt);
+
+// Gradients of sum(grad_out * out) + sum(grad_y * y_last): `grad_out` [rows, count, features]; `grad_y` [rows, features] is of
+// the last states, at `t_last`, and becomes that of the initial ones; see sweep() for the others.
+template <class T>
+bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::vector<RowRecord<T>>& record, const T* y_last,
+                const double* t_last, const T* grad_out, Index count, T* grad_y, const std::vector<T*>& grad_arguments,
+                const std::vector<T*>& grad_constants, Interrupt interrupt);
+
+}  // namespace fastode::field

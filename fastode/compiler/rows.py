@@ -1,0 +1,191 @@
+"""Solves of compiled fields in which every row has its own steps: one native call, and another for the gradient.
+
+The steps are those that :mod:`fastode.loop` takes, decided by the same controller; a lane whose row has finished takes
+the next row, so nothing is evaluated for rows that are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .. import _native
+from ..controller import Controller
+from ..errors import CannotCompile
+from ..gradients.rows import Run, Solved, plain
+from ..kernels.native.control import limits_of
+from ..problem import Problem
+from ..rows.clock import RowsClock
+from ..rows.outputs import RowOutputs
+from ..tableau import ButcherTableau
+from .compiled import CompiledField, Native
+from .dispatch import NotServed
+from .engine import native_method
+
+#: a row takes at least about so many evaluations, between which no thread waits for another
+_EVALUATIONS = 50
+
+
+class NativeRows:
+    """A compiled field with a method and a controller, ready to solve rows.
+
+    Raises:
+        NotServed: the step loop has to do it.
+    """
+
+    def __init__(
+        self,
+        field: CompiledField,
+        problem: Problem,
+        tableau: ButcherTableau,
+        controller: Controller,
+        max_steps: int,
+        first_step: bool,
+    ) -> None:
+        if not (tableau.adaptive and tableau.last_stage_is_solution):
+            raise NotServed("a method without an error estimate, or whose last stage is not at the new state")
+        y0, args = problem.y0[0], problem.field.args
+        if problem.spec is not None:
+            raise NotServed("a state of several parts")
+        if not y0.is_cpu or y0.dtype not in (torch.float32, torch.float64):
+            raise NotServed(f"a state of dtype {y0.dtype} on {y0.device}")
+        if any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
+            raise NotServed("an argument of another dtype")
+        try:
+            self.native: Native = field.native(y0, args, time_per_row=True)
+        except CannotCompile as reason:
+            raise NotServed(str(reason)) from reason
+        self.method = native_method(tableau)
+        self.limits, self.max_steps = limits_of(controller), max_steps
+        self.choose_first = not first_step
+        self.stages = tableau.stages
+        self.args = args
+
+    def integrate(self, problem: Problem, clock: RowsClock, outputs: RowOutputs, keep: bool) -> Any:
+        """All steps of all rows, into ``clock`` and ``outputs``; the record of the accepted ones if they are kept."""
+        y = clock.y[0]
+        outputs.start(clock.t, clock.y)
+        (rtol, atol), strides = _tolerances(problem, y)
+        arguments, constants = self.inputs(y.dtype)
+        call = self._call(self.native.lowered.forward, y, arguments, constants)
+        record = call.rows(
+            clock.all.addresses,
+            self.limits,
+            self.max_steps,
+            self.choose_first,
+            y.data_ptr(),
+            (rtol.data_ptr(), atol.data_ptr()),
+            strides,
+            (outputs.due.data_ptr(), outputs.next.data_ptr(), outputs.ys[0].data_ptr()),
+            outputs.ts.shape[1],
+            keep,
+        )
+        clock.end(clock.y)
+        attempts = clock.all.n_accepted + clock.all.n_rejected
+        if len(y):
+            problem.stats.n_func = int(attempts.max()) * (self.stages - 1) + 1 + self.choose_first
+        return record
+
+    def solve(self, problem: Problem, run: Run) -> Solved:
+        """The solve, as one node where an input requires grad."""
+        arguments, constants = self.inputs(problem.y0[0].dtype)
+        tensors = (problem.y0[0], *arguments, *constants)
+        if not torch.is_grad_enabled() or not any(x.requires_grad for x in tensors):
+            return plain(problem, run)
+        box: list[Solved] = []
+        ys, y = _NativeRows.apply(self, problem, run, box, *tensors)
+        return replace(box.pop(), ys=(ys,), y=(y,))
+
+    def inputs(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+        """The per-row arguments and the constants."""
+        per_row = self.native.per_row
+        arguments = [a.contiguous() for a, is_row in zip(self.args, per_row, strict=True) if is_row]
+        return arguments, self.native.constants(self.args, dtype)
+
+    def sweep(
+        self, record: Any, y: Tensor, t: Tensor, grads: tuple[Tensor, Tensor], inputs: Sequence[Tensor], wanted: Any
+    ) -> list[Tensor | None]:
+        """Gradients of the per-row arguments and the constants; that of ``y0`` takes the place of the last states'."""
+        grad_ys, grad_y = grads
+        n = sum(self.native.per_row)
+        of_arguments = tuple(i for i in range(n) if wanted[i])
+        of_constants = frozenset(i for i in range(len(inputs) - n) if wanted[n + i])
+        found = [torch.zeros_like(x) if w else None for x, w in zip(inputs, wanted, strict=True)]
+        addresses = [0 if g is None else g.data_ptr() for g in found]
+        program = self.native.lowered.adjoint(of_constants, of_arguments)
+        self._call(program, y, inputs[:n], inputs[n:]).sweep_rows(
+            record,
+            y.data_ptr(),
+            t.data_ptr(),
+            grad_ys.data_ptr(),
+            grad_ys.shape[1],
+            grad_y.data_ptr(),
+            [addresses[i] for i in of_arguments],
+            addresses[n:],
+        )
+        return found
+
+    def _call(self, program: Any, y: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
+        return _native.FieldCall(
+            program,
+            self.method,
+            y.element_size(),
+            len(y),
+            y[0].numel() if len(y) else 0,
+            [c.data_ptr() for c in constants],
+            [a.data_ptr() for a in arguments],
+            self.native.lowered.threads(len(y) * _EVALUATIONS),
+            False,
+        )
+
+
+class _NativeRows(torch.autograd.Function):
+    """Inputs after ``y0`` are the per-row arguments, then the constants."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: NativeRows, problem: Problem, run: Run, box: list[Solved], *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        solved = plain(problem, run, "states")
+        box.append(solved)
+        ctx.rows, ctx.outputs = rows, solved.outputs
+        y = solved.y[0]
+        ctx.save_for_backward(y, *tensors[1:])
+        return solved.ys[0], y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_ys: Tensor, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        outputs: RowOutputs = ctx.outputs
+        y, *inputs = ctx.saved_tensors
+        grad_ys, bar = grad_ys.contiguous(), grad_y.clone(memory_format=torch.contiguous_format)
+        at_start, at_end = outputs.at_start, outputs.at_end
+        bar[at_end] += grad_ys[at_end, outputs.next[at_end] - 1]
+        t = outputs.clock.all.t
+        found = ctx.rows.sweep(outputs.record, y, t, (grad_ys, bar), inputs, ctx.needs_input_grad[5:])
+        bar[at_start] += grad_ys[at_start, 0]
+        return None, None, None, None, bar, *found
+
+
+def _tolerances(problem: Problem, y: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
+    """Relative and absolute tolerances, and how far one row and one feature is from the next."""
+    given = (problem.rtol[0], problem.atol[0])
+    if not any(isinstance(tol, Tensor) for tol in given):
+        return [torch.tensor([tol], dtype=y.dtype) for tol in given], (0, 0)
+    full = [torch.as_tensor(tol, dtype=y.dtype).expand(y.shape).contiguous() for tol in given]
+    return full, (y[0].numel() if len(y) else 0, 1)
+
+
+def rows_natively(refused: str, *request: Any) -> tuple[NativeRows | None, str]:
+    """:class:`NativeRows` of the request, or None and the reason why there is none: one found before, or its own."""
+    try:
+        if refused:
+            raise NotServed(refused)
+        return NativeRows(*request), ""
+    except NotServed as reason:
+        return None, f"not native: {reason}"

@@ -1,0 +1,203 @@
+"""``fastode.solve`` of compiled fields: every row its own solve, as the step loop solves it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fastode
+from fastode import Status
+from fastode.methods import lookup
+
+
+def van_der_pol(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
+    x, v = y[:, 0], y[:, 1]
+    return torch.stack([v, mu * (1 - x * x) * v - x], 1)
+
+
+def forced(t: Tensor, y: Tensor, rate: Tensor) -> Tensor:
+    return rate * torch.cos(3 * t)[:, None] * y - 0.5 * y
+
+
+def root(t: Tensor, y: Tensor) -> Tensor:
+    return -torch.sqrt(y - 0.25 * t[:, None])
+
+
+def states(rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    y0 = torch.randn(rows, 2, dtype=dtype, generator=generator)
+    return y0.requires_grad_(), torch.linspace(0.5, 3.0, rows, dtype=dtype).requires_grad_()
+
+
+def served(log: fastode.StatsLog) -> str:
+    return log[0].engine
+
+
+def assert_alike(ours: fastode.Solution, loop: fastode.Solution, tolerance: float) -> None:
+    assert torch.equal(ours.status, loop.status)
+    assert torch.equal(ours.stats.n_accepted, loop.stats.n_accepted)
+    assert torch.equal(ours.stats.n_rejected, loop.stats.n_rejected)
+    assert torch.equal(ours.stats.n_func, loop.stats.n_func)
+    for a, b in ((ours.ys, loop.ys), (ours.y, loop.y), (ours.t, loop.t)):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "tsit5", "dopri8"])
+@pytest.mark.parametrize("rows", [1, 3, 37, 130])
+def test_the_steps_are_those_of_the_loop(method, rows):
+    y0, mu = states(rows)
+    asked = {"t_eval": torch.linspace(0, 2, 6), "args": (mu,), "method": method}
+    field = fastode.compile(van_der_pol)
+    if not lookup(method).last_stage_is_solution:
+        pytest.skip("its last stage is not at the new state")
+    with fastode.stats() as log:
+        ours = fastode.solve(field, y0, **asked)
+    assert served(log) == "compiled", log[0].reason
+    assert log[0].n_func == int(ours.stats.n_func.max())
+    assert ours.stats.n_calls == 0
+    loop = fastode.solve(van_der_pol, y0, **asked)
+    tolerance = 1e-5 if method == "dopri8" else 1e-8  # its error estimate, and so its steps, magnify rounding
+    assert_alike(ours, loop, tolerance)
+    generator = torch.Generator().manual_seed(1)
+    cotangents = [torch.randn(x.shape, dtype=x.dtype, generator=generator) for x in (ours.ys, ours.y)]
+    got = torch.autograd.grad([ours.ys, ours.y], [y0, mu], cotangents)
+    wanted = torch.autograd.grad([loop.ys, loop.y], [y0, mu], cotangents)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=10 * tolerance * float(b.abs().max()))
+
+
+def test_a_network_and_its_parameters():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 2)).double()
+
+    class TimeDependent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return self.net(torch.cat([y, t[:, None]], 1))
+
+    func = TimeDependent()
+    y0, _ = states(45)
+    spans = (torch.zeros(45), torch.linspace(0.5, -2.0, 45))
+    found = []
+    for field in (fastode.compile(func), func):
+        with fastode.stats() as log:
+            solution = fastode.solve(field, y0, spans)
+        loss = (solution.ys[:, -1] ** 2).sum() + solution.y.sum()
+        found.append((solution, torch.autograd.grad(loss, [y0, *net.parameters()])))
+        assert served(log) == ("compiled" if field is not func else "native")
+    (ours, got), (loop, wanted) = found
+    assert_alike(ours, loop, 1e-11)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+
+
+def test_options_of_rows():
+    y0, rate = states(21)
+    rate = rate[:, None]
+    per_row = torch.logspace(-8, -3, 21)[:, None]
+    ts = [torch.linspace(0, float(end), 1 + i % 4 + 1) for i, end in enumerate(torch.linspace(-2, 2, 21) + 0.01)]
+    for asked in (
+        {"rtol": per_row, "atol": 1e-6},
+        {"controller": "PID", "first_step": torch.linspace(0.01, 0.2, 21), "t_eval": ts},
+        {"max_step": 0.05, "controller": "PI"},
+        {"step_t": torch.tensor([0.3, 1.1])},
+        {"max_steps": 5, "rtol": per_row},
+    ):
+        given = {"t_span": None if "t_eval" in asked else (0.0, 2.0), "args": (rate,), **asked}
+        with fastode.stats() as log:
+            ours = fastode.solve(fastode.compile(forced), y0, **given)
+        assert served(log) == "compiled", log[0].reason
+        loop = fastode.solve(forced, y0, **given)
+        assert_alike(ours, loop, 1e-8)
+
+
+def test_a_row_is_the_same_alone_and_in_any_batch():
+    y0, mu = states(70, torch.float32)
+    field = fastode.compile(van_der_pol)
+    ts = torch.linspace(0, 3, 5)
+    together = fastode.solve(field, y0, t_eval=ts, args=(mu,))
+    for row in (0, 1, 33, 69):
+        alone = fastode.solve(field, y0[row : row + 1], t_eval=ts, args=(mu[row : row + 1],))
+        assert torch.equal(alone.ys[0], together.ys[row])
+        assert alone.stats.n_accepted[0] == together.stats.n_accepted[row]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_nothing(threads):
+    found = []
+    before = torch.get_num_threads()
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        try:
+            y0, mu = states(300, torch.float32)
+            weight = torch.full((), 0.9, requires_grad=True)
+            field = fastode.compile(lambda t, y, mu, w=weight: w * van_der_pol(t, y, mu))
+            solution = fastode.solve(field, y0, (0.0, 3.0), args=(mu,))
+            found.append((solution.y, *torch.autograd.grad(solution.y.square().sum(), [y0, mu, weight])))
+        finally:
+            torch.set_num_threads(before)
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_failures_stop_alone_and_bring_no_nan():
+    y0 = torch.tensor([[4.0], [0.1], [float("nan")], [9.0]], dtype=torch.float64, requires_grad=True)
+    asked = {"t_span": (torch.zeros(4), torch.tensor([1.0, 1.0, 1.0, 0.0])), "max_steps": 200}
+    ours = fastode.solve(fastode.compile(root), y0, **asked)
+    loop = fastode.solve(root, y0, **asked)
+    assert torch.equal(ours.status, loop.status)
+    assert [Status(int(s)) for s in ours.status][0] == Status.FINISHED
+    assert ours.failed.tolist() == [False, True, True, False]
+    good = ~ours.failed
+    (grad,) = torch.autograd.grad(ours.y[good].sum(), y0)
+    assert grad.isfinite().all()
+    (wanted,) = torch.autograd.grad(loop.y[good].sum(), y0)
+    torch.testing.assert_close(grad[good], wanted[good], rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_spans():
+    y0, mu = states(9)
+    ends = torch.linspace(0.5, 1.5, 9, dtype=torch.float64, requires_grad=True)
+    starts = torch.zeros(9, dtype=torch.float64, requires_grad=True)
+    grads = []
+    for field in (fastode.compile(van_der_pol), van_der_pol):
+        solution = fastode.solve(field, y0, (starts, ends), args=(mu,), rtol=1e-9, atol=1e-9)
+        grads.append(torch.autograd.grad(solution.y.square().sum(), [starts, ends]))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_no_rows_and_states_of_more_axes():
+    field = fastode.compile(lambda t, y: -y)
+    empty = fastode.solve(field, torch.zeros(0, 2), (0.0, 1.0))
+    assert empty.ys.shape == (0, 2, 2)
+    y0 = torch.randn(5, 3, 2, dtype=torch.float64)
+    solution = fastode.solve(field, y0, (0.0, 1.0), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(solution.y, y0 * math.exp(-1), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"dense": True}, "dense output"),
+        ({"event_fn": lambda t, y: y[:, 0] - 0.5}, "an event"),
+        ({"jump_t": torch.tensor([0.5])}, "jump_t"),
+        ({"gradient": "autograd"}, "gradient='autograd'"),
+        ({"engine": "reference"}, "engine='reference'"),
+        ({"method": "rk4", "first_step": 0.1}, "without an error estimate"),
+    ],
+)
+def test_what_the_loop_does(asked, reason):
+    y0, _ = states(4)
+    field = fastode.compile(lambda t, y: -y)
+    with fastode.stats() as log:
+        ours = fastode.solve(field, y0, (0.0, 1.0), **asked)
+    assert log[0].engine != "compiled"
+    assert reason in log[0].reason
+    torch.testing.assert_close(ours.y, fastode.solve(field.func, y0, (0.0, 1.0), **asked).y, rtol=0, atol=0)
