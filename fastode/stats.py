@@ -16,8 +16,11 @@ class SolveStats:
     Attributes:
         method: name of the method.
         direction: ``"forward"``, or ``"backward"`` for the solve or sweep of a gradient.
-        engine: which kernels served: ``"cuda"``, ``"native"``, ``"reference"``, or ``"autograd"`` (a tape).
-        reason: why the fastest engine did not serve, or ``""``.
+        engine: what served: ``"compiled"`` (the whole solve of a compiled field in one native call), the step loop with
+            the kernels ``"cuda"``, ``"native"`` or ``"reference"``, or ``"autograd"`` (the step loop with a tape).
+        reason: why the fastest engine did not serve, or ``""``. For a compiled field that the step loop solved it
+            begins with ``"not native:"`` and names the option, the kind of state or method, or what the compiler
+            refused.
         n_func: evaluations of the vector field.
         n_steps: attempted steps; ``n_accepted + n_rejected``.
         t, dt: time reached, and the step size that would come next (0 for fixed grids), in units of t.

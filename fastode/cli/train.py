@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -60,6 +61,9 @@ def train(
     noise: Annotated[str, typer.Option(help="Hutchinson's noise: rademacher or gaussian.")] = TrainConfig.noise,
     gradient: Annotated[str, typer.Option(help="discrete, autograd or backsolve.")] = TrainConfig.gradient,
     method: Annotated[str, typer.Option(help="ODE method, for example dopri5, tsit5 or bosh3.")] = TrainConfig.method,
+    compile: Annotated[
+        bool, typer.Option(help="Solve natively where the field, method and gradient allow it.")
+    ] = TrainConfig.compile,
     tol: Annotated[float, typer.Option(help="rtol and atol while training.")] = TrainConfig.tol,
     eval_tol: Annotated[
         float, typer.Option(help="rtol and atol for likelihoods, samples and pictures.")
@@ -101,8 +105,8 @@ def train(
         config = TrainConfig(
             data=data if data in TOYS else str(Path(data).absolute()), n_samples=n_samples, steps=steps,
             batch=batch, lr=lr, weight_decay=weight_decay, clip=clip, hidden=_sizes(hidden), layer=layer,
-            activation=activation, trace=trace, noise=noise, gradient=gradient, method=method, tol=tol,
-            eval_tol=eval_tol, scale=scale, eval_every=eval_every, seed=seed,
+            activation=activation, trace=trace, noise=noise, gradient=gradient, method=method,
+            compile=compile, tol=tol, eval_tol=eval_tol, scale=scale, eval_every=eval_every, seed=seed,
         )  # fmt: skip
         folder = RunFolder(out or Path("runs") / (data if data in TOYS else Path(data).stem))
     points = load_data(data if resume is None and data else config.data, config.n_samples, config.seed)
@@ -139,6 +143,11 @@ def _run(trainer: Trainer, folder: RunFolder, plots: bool) -> int:
         f"(train, validation, test), {data.dim} columns; field with {n_parameters} parameters; "
         f"steps {trainer.step} to {config.steps}"
     )
+    if config.batch > len(data.train):
+        console.print(
+            f"a batch of {config.batch} rows is more than there are: every step takes all {len(data.train)} "
+            f"training rows{' (`--n-samples` draws more)' if config.data in TOYS else ''}"
+        )
     try:
         finished = _train_with_bar(trainer, folder)
     except SolverError as error:
@@ -189,6 +198,12 @@ def draw(folder: RunFolder, data: Data, animate: bool) -> None:
     console.print(Panel("\n".join(str(p) for p in paths), title="pictures", title_align="left", expand=False))
 
 
+def _served(engine: str, reason: str) -> str:
+    """Which engine solves, in words."""
+    # of a reason with a line of code the first line says enough
+    return f"solved by the engine [bold]{engine}[/]" + (f" ({escape(reason.splitlines()[0])})" if reason else "")
+
+
 def _train_with_bar(trainer: Trainer, folder: RunFolder) -> bool:
     columns = (
         TextColumn("training"), BarColumn(), MofNCompleteColumn(),
@@ -207,6 +222,8 @@ def _train_with_bar(trainer: Trainer, folder: RunFolder) -> bool:
         def on_step(record: StepRecord) -> None:
             for name, value in (("loss", record.loss), ("ms", 1000 * record.seconds)):
                 smooth[name] = value + 0.95 * (smooth.get(name, value) - value)
+            if not last:
+                console.print(_served(*trainer.flow.served_by))
             last[:] = [record]
             progress.update(
                 task, completed=record.step, loss=f"{smooth['loss']:.3f}", ms=f"{smooth['ms']:.0f}",

@@ -29,7 +29,7 @@ class TrainConfig:
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         hidden, layer, activation: of the field; see :class:`fastode.nn.MLPField`.
-        trace, noise, gradient, method: see :class:`fastode.nn.CNF`.
+        trace, noise, gradient, method, compile: see :class:`fastode.nn.CNF`.
         tol, eval_tol: rtol and atol while training, and for likelihoods, samples and pictures.
         scale: ``"whiten"`` or ``"standardise"``; the fixed affine step between flow and data.
         eval_every: steps between two looks at the validation set and two checkpoints.
@@ -50,6 +50,7 @@ class TrainConfig:
     noise: str = "rademacher"
     gradient: str = "discrete"
     method: str = "dopri5"
+    compile: bool = True
     tol: float = 1e-3
     eval_tol: float = 1e-5
     scale: str = "whiten"
@@ -115,6 +116,7 @@ class TrainConfig:
             rtol=self.tol,
             atol=self.tol,
             gradient=self.gradient,
+            compile=self.compile,
         )
 
 

@@ -30,6 +30,7 @@ class StepRecord:
         nfe_forward, nfe_backward: evaluations of the field in the solve and for its gradient.
         seconds: wall-clock time.
         lr: learning rate.
+        engine: what served the solve; see :attr:`fastode.nn.CNF.served_by`.
     """
 
     step: int
@@ -38,6 +39,7 @@ class StepRecord:
     nfe_backward: int
     seconds: float
     lr: float
+    engine: str
 
 
 class Trainer:
@@ -94,6 +96,7 @@ class Trainer:
             nfe_backward=sum(s.n_func for s in log if s.direction == "backward"),
             seconds=time.perf_counter() - started,
             lr=lr,
+            engine=self.flow.served_by[0],
         )
 
     def validate(self) -> float:

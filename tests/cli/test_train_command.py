@@ -176,3 +176,51 @@ def test_standardising_can_be_chosen(fastode):
 @pytest.mark.parametrize("gradient", ["autograd", "backsolve"])
 def test_the_other_gradients_train_too(fastode, gradient):
     assert fastode("train", "moons", "--gradient", gradient, "--no-plots", *TINY).code == 0
+
+
+def test_a_run_says_which_engine_solved_it(fastode):
+    assert "solved by the engine compiled\n" in fastode("train", "moons", "--no-plots", "--out", "a", *TINY).out
+    assert (
+        "solved by the engine native\n"
+        in fastode("train", "moons", "--no-plots", "--out", "b", "--no-compile", *TINY).out
+    )
+    answer = fastode("train", "moons", "--no-plots", "--out", "c", "--method", "adaptive_heun", *TINY)
+    assert "solved by the engine native (not native: the last stage of method 'adaptive_heun'" in answer.out
+    engines = [{m["engine"] for m in RunFolder(Path(run)).read_metrics() if "loss" in m} for run in "abc"]
+    assert engines == [{"compiled"}, {"native"}, {"native"}]
+
+
+def test_the_compiled_engine_trains_as_the_step_loop_does(fastode):
+    assert fastode("train", "moons", "--no-plots", "--out", "a", *TINY).code == 0
+    assert fastode("train", "moons", "--no-plots", "--out", "b", "--no-compile", *TINY).code == 0
+
+    np.testing.assert_allclose(losses(Path("a")), losses(Path("b")), rtol=1e-4)
+
+
+def test_a_run_from_before_the_engine_could_be_chosen_is_resumed(fastode, trained):
+    config = json.loads((trained / "config.json").read_text())
+    del config["compile"]
+    (trained / "config.json").write_text(json.dumps(config))
+
+    assert fastode("train", "--resume", trained, "--no-plots").code == 0
+
+
+def test_a_batch_of_more_rows_than_there_are_takes_all_of_them_and_says_so(fastode):
+    tiny = [*TINY, "--batch", "65536"]
+
+    answer = fastode("train", "moons", "--no-plots", *tiny)
+
+    assert answer.code == 0, answer.err
+    assert "every step takes all 160 training rows (`--n-samples` draws more)" in answer.out
+    assert "every step" not in fastode("train", "moons", "--no-plots", "--out", "small", *TINY).out
+
+
+def test_a_wide_table_trains_with_the_settings_of_ffjord(fastode):
+    np.save("table.npy", np.random.default_rng(0).standard_normal((60, 43)))
+    settings = "--hidden 86,86 --layer concatsquash --activation softplus --trace hutchinson --noise gaussian"
+    more = "--steps 1 --batch 1000 --lr 1e-3 --weight-decay 1e-6 --scale standardise --eval-tol 1e-2"
+
+    answer = fastode("train", "table.npy", "--no-plots", *settings.split(), *more.split())
+
+    assert answer.code == 0, answer.err
+    assert "43 columns" in answer.out and "solved by the engine compiled" in answer.out
