@@ -139,6 +139,8 @@ def odeint_adjoint(
     if not all(isinstance(p, Tensor) for p in params):
         other = next(p for p in params if not isinstance(p, Tensor))
         raise UnsupportedInput(f"`adjoint_params` must hold tensors, but holds a {type(other).__name__}")
+    if isinstance(func, CompiledField):
+        func = func.func
     kept = tuple(p for p in params if p.requires_grad)
     if len(kept) != len(params) and callable(adjoint_options.get("norm")):
         warnings.warn(

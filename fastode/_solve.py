@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._env import engine_from_environment
 from .compiler.compiled import CompiledField
 from .compiler.rows import rows_natively
 from .compiling import outside_graphs
@@ -173,6 +174,7 @@ def solve(
     native, note = None, ""
     if isinstance(func, CompiledField):
         asked = {"an event": events, "dense output": dense, "jump_t": bool(jumps.any()), "`params`": params is not None}
+        engine = engine or engine_from_environment()
         asked |= {f"gradient={gradient!r}": gradient != "discrete", f"engine={engine!r}": engine is not None}
         refused = next((name for name, given in asked.items() if given), "")
         native, note = rows_natively(refused, func, problem, tableau, rule, max_steps, size is not None)

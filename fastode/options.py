@@ -198,7 +198,7 @@ class Request:
         return LockstepClock(
             t0,
             problem.direction,
-            _controller(self.method.order, o),
+            controller_of(self.method.order, o),
             problem.stats,
             step_t=step_t,
             jump_t=jump_t,
@@ -231,7 +231,7 @@ class Request:
         return self.t
 
 
-def _controller(order: int, o: dict[str, Any]) -> Controller:
+def controller_of(order: int, o: dict[str, Any]) -> Controller:
     """The controller that ``options`` describe.
 
     Raises:

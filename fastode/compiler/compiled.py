@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 
 from ..errors import CannotCompile, InvalidArgument, UnsupportedInput
 from ..field import is_per_row
-from .divergence import with_exact_divergence, with_hutchinson_divergence
+from ..options import CALLBACKS
+from .divergence import is_closed_form, with_exact_divergence, with_hutchinson_divergence
 from .engine import Lowered
 from .trace import Traced, trace
+
+_CALLBACKS = frozenset(CALLBACKS)
 
 
 class Native:
@@ -30,6 +34,17 @@ class Native:
         shapes = tuple(tuple(s) for s in traced.constants.shapes)
         self.lowered = Lowered(traced.program, shapes, shared_time)
         self.per_row = per_row
+        self._leaf_shapes = [leaf.shape for leaf in traced.constants.leaves()]
+
+    @cached_property
+    def has_closed_form(self) -> bool:
+        """Whether the exact divergence needs no tangents."""
+        return is_closed_form(self.traced.program)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the field's tensors have the shapes that they had; a parameter may have been replaced."""
+        return [leaf.shape for leaf in self.traced.constants.leaves()] == self._leaf_shapes
 
     def constants(self, args: tuple[Any, ...], dtype: torch.dtype) -> list[Tensor]:
         """The constants as the engine reads them: contiguous, of the state's dtype."""
@@ -50,11 +65,17 @@ class CompiledField(nn.Module):
     def __init__(self, func: Callable[..., Any]) -> None:
         super().__init__()
         self.func = func
+        self._callbacks = any(hasattr(type(func), name) for name in CALLBACKS)
         self._natives: dict[Any, Native | CannotCompile] = {}
 
     def forward(self, t: Tensor, y: Any, *args: Any) -> Any:
         """``func(t, y, *args)``, by torch."""
         return self.func(t, y, *args)
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether the function wants to be told of steps, as torchdiffeq does by attributes."""
+        return self._callbacks or not _CALLBACKS.isdisjoint(getattr(self.func, "__dict__", ()))
 
     def extra_repr(self) -> str:
         """Shown by ``print(field)``."""
@@ -87,7 +108,7 @@ class CompiledField(nn.Module):
         per_row = tuple([batched and is_per_row(a, y.shape[0]) for a in args]) if args else ()
         key = (shape, y.dtype, batched, time_per_row, per_row, divergence, _key_of(args, per_row), self._mode())
         found = self._natives.get(key)
-        if found is None:
+        if found is None or (isinstance(found, Native) and not found.fits):
             try:
                 traced = trace(
                     self.func,
@@ -105,6 +126,13 @@ class CompiledField(nn.Module):
         if isinstance(found, CannotCompile):
             raise found
         return found
+
+    def has_closed_form(self, y: Tensor) -> bool:
+        """Whether the exact divergence at states like ``y`` needs no tangents; True if not compiled."""
+        try:
+            return self.native(y).has_closed_form
+        except CannotCompile:
+            return True
 
     def _mode(self) -> bool:
         return self.func.training if isinstance(self.func, nn.Module) else False

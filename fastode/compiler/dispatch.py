@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._env import engine_from_environment
 from ..errors import CannotCompile
 from ..fixed_grid import grid_from_step_size
 from ..methods import lookup
-from ..options import number_option
+from ..options import controller_of, number_option
 from ..problem import check_time
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
@@ -21,7 +22,7 @@ from .engine import AdaptiveSteps, GridSteps, Job, NativeSolve
 _ADAPTIVE = frozenset(
     ["first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps"]
 )
-_GRID = frozenset(["step_size"])
+_GRID = frozenset(["step_size", "interp"])
 
 
 class NotServed(Exception):
@@ -77,12 +78,17 @@ def solve_natively(
     tableau = _tableau(method)
     if options and (other := options.keys() - (_ADAPTIVE if tableau.adaptive else _GRID)):
         raise NotServed(f"option {min(other)!r}")
+    if field.has_callbacks:
+        raise NotServed("callbacks")
+    if (engine := engine_from_environment()) is not None:
+        raise NotServed(f"FASTODE_ENGINE={engine}")
     _check_state(y0)
     if not isinstance(t, Tensor) or not len(t):
         raise NotServed("the times")
-    if t.requires_grad and torch.is_grad_enabled():
-        raise NotServed("gradients of the times")
     check_time("t", t)
+    times_move = t.requires_grad and torch.is_grad_enabled()
+    if times_move and (not tableau.adaptive or divergence is not None):
+        raise NotServed("gradients of the times of a grid, or of a density")
     if any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
         raise NotServed("an argument of another dtype")
     native, batched = _native_for(field, y0, args, divergence)
@@ -103,6 +109,9 @@ def solve_natively(
         rows,
         features,
     )
+    if times_move:
+        shifts = t - t.detach()
+        y0 = _moved(field, t[0], y0, args, -shifts[0])
     y = y0 if y0.is_contiguous() else y0.contiguous()
     arguments = [a.contiguous() for a, is_row in zip(args, native.per_row, strict=True) if is_row]
     if noise is not None:
@@ -112,7 +121,17 @@ def solve_natively(
         out: Tensor = NativeSolve.apply(job, y, len(arguments), *arguments, *constants)
     else:
         out, _ = job.run(y, arguments, constants, keep=False)
-    return out.view(len(times), *y0.shape)
+    out = out.view(len(times), *y0.shape)
+    if times_move:
+        out = torch.stack([_moved(field, u, y, args, s) for u, y, s in zip(t, out, shifts, strict=True)])
+    return out
+
+
+def _moved(field: CompiledField, t: Tensor, y: Tensor, args: tuple[Any, ...], shift: Tensor) -> Tensor:
+    """``y`` at ``t`` with the gradient of moving along the field; ``shift`` is zero."""
+    with torch.no_grad():
+        slope: Tensor = field(t.to(y.dtype), y, *args)
+    return y + shift.to(y.dtype) * slope
 
 
 def _tableau(method: str | None) -> ButcherTableau:
@@ -150,17 +169,11 @@ def _adaptive(
         if not isinstance(tol, float | int) or not tol >= 0:
             raise NotServed("tolerances that are not numbers")
     o = dict(options)
+    c = controller_of(tableau.order, o)
     return AdaptiveSteps(
         [float(rtol)],
         [float(atol)],
-        (
-            float(tableau.order),
-            number_option(o, "safety", 0.9),
-            number_option(o, "dfactor", 0.2),
-            number_option(o, "ifactor", 10.0),
-            number_option(o, "min_step", 0.0),
-            number_option(o, "max_step", math.inf),
-        ),
+        (float(c.order), c.safety, c.factor_min, c.factor_max, c.dt_min, c.dt_max),
         number_option(o, "first_step", 0.0) if "first_step" in o else 0.0,
         number_option(o, "max_num_steps", 2**31 - 1),
         number_option(o, "max_total_steps", math.inf),
@@ -169,6 +182,8 @@ def _adaptive(
 
 
 def _grid(t: Tensor, times: list[float], options: Mapping[str, Any]) -> GridSteps:
+    if options.get("interp", "linear") != "linear":
+        raise NotServed(f"interp={options['interp']!r}")
     step_size = options.get("step_size")
     if isinstance(step_size, Tensor) and step_size.requires_grad:
         raise NotServed("a step size that requires grad")

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compiler.compiled import CompiledField
 from ..compiler.dispatch import natively
 from ..errors import InvalidArgument, did_you_mean
 from .affine import Affine
-from .divergence import NOISES, exact_divergence, hutchinson_divergence, sample_noise
+from .divergence import NOISES, DivergenceField, exact_divergence, hutchinson_divergence, sample_noise
 from .normal import StandardNormal
 from .settings import Compiled, SolverSettings, check_span, trained_parameters
 
 TRACES = ("exact", "hutchinson")
+#: a native divergence by tangents costs as much as evaluations of the field by torch for about so many features
+MOST_TANGENTS = 8
 
 
 class CNF(nn.Module):
@@ -186,9 +189,13 @@ class CNF(nn.Module):
         if self._may_be_native:
             s = self.settings
             field = self.compiled.field(self.func)
-            joined, reason = natively(
-                field, z, t, (), s.rtol, s.atol, s.method, s.options, divergence=self.trace, noise=noise
-            )
+            joined = None
+            if self._knows_better(field, z):
+                reason = "not native: the field's own divergence costs less"
+            else:
+                joined, reason = natively(
+                    field, z, t, (), s.rtol, s.atol, s.method, s.options, divergence=self.trace, noise=noise
+                )
             if joined is not None:
                 self.compiled.note()
                 return joined[-1, :, :-1], joined[-1, :, -1]
@@ -198,6 +205,12 @@ class CNF(nn.Module):
         if reason:
             self.compiled.served = (self.compiled.served[0], reason)
         return path[0][-1], path[1][-1]
+
+    def _knows_better(self, field: CompiledField, z: Tensor) -> bool:
+        """Whether native code would take a tangent for each of many features where the field has a closed form."""
+        if self.trace != "exact" or self.dim <= MOST_TANGENTS or not isinstance(self.func, DivergenceField):
+            return False
+        return not field.has_closed_form(z)
 
     @property
     def served_by(self) -> tuple[str, str]:
