@@ -77,6 +77,8 @@ class FieldMethod:
 class FieldRecord:
     @property
     def steps(self) -> int: ...
+    @property
+    def states(self) -> int: ...
 
 class FieldRowRecord: ...
 
@@ -109,7 +111,7 @@ class FieldCall:
         direction: float,
         parts: Sequence[int],
         out: int,
-        keep: bool,
+        most_states: int,
     ) -> tuple[Account, FieldRecord | None]: ...
     def grid(
         self,
@@ -118,7 +120,7 @@ class FieldCall:
         output_step: Sequence[int],
         output_x: Sequence[float],
         out: int,
-        keep: bool,
+        most_states: int,
     ) -> tuple[Account, FieldRecord | None]: ...
     def sweep(
         self,

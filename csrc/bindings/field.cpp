@@ -176,7 +176,7 @@ py::tuple tuple_of(const Account& a) {
 
 template <class T>
 py::object adaptive(const Call& call, Address y0, const std::vector<double>& times, const std::vector<double>& rtol,
-                    const std::vector<double>& atol, const AdaptiveRule& rule, Address out, bool keep) {
+                    const std::vector<double>& atol, const AdaptiveRule& rule, Address out, Index most_states) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
   const T* from = array<T>(y0, cells, "y0");
@@ -192,13 +192,14 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
       throw py::value_error("tolerances are one number, or one for each feature");
     }
   }
-  auto record = keep ? std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, true}) : nullptr;
+  auto record = most_states > 0 ? std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, true}) : nullptr;
+  if (record) std::get<Record<T>>(record->record).most_states = std::max<Index>(2, most_states);
   Signals signals;
   Account account;
   {
     const py::gil_scoped_release release;
     account = solve_adaptive<T>(bound.setting(), bound.engine(), from, times, {rtol.begin(), rtol.end()},
-                                {atol.begin(), atol.end()}, rule, to, keep ? &std::get<Record<T>>(record->record) : nullptr,
+                                {atol.begin(), atol.end()}, rule, to, record ? &std::get<Record<T>>(record->record) : nullptr,
                                 {&Signals::asked, &signals});
   }
   if (account.outcome == Outcome::INTERRUPTED) throw py::error_already_set();
@@ -207,7 +208,7 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
 
 template <class T>
 py::object grid(const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
-                const std::vector<double>& output_x, Address out, bool keep) {
+                const std::vector<double>& output_x, Address out, Index most_states) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
   if (points.empty() || output_step.size() != output_x.size()) throw py::value_error("a grid has points, and outputs a step each");
@@ -220,14 +221,15 @@ py::object grid(const Call& call, Address y0, const std::vector<double>& points,
   Record<T>& steps = std::get<Record<T>>(record->record);
   steps.output_step = output_step;
   steps.output_x = output_x;
+  steps.most_states = most_states;
   Signals signals;
   Account account;
   {
     const py::gil_scoped_release release;
-    account = solve_grid<T>(bound.setting(), bound.engine(), from, points, to, steps, keep, {&Signals::asked, &signals});
+    account = solve_grid<T>(bound.setting(), bound.engine(), from, points, to, steps, {&Signals::asked, &signals});
   }
   if (account.outcome == Outcome::INTERRUPTED) throw py::error_already_set();
-  return py::make_tuple(tuple_of(account), keep ? py::cast(record) : py::none());
+  return py::make_tuple(tuple_of(account), most_states > 0 ? py::cast(record) : py::none());
 }
 
 // Where gradients of the differentiated arguments and of the constants go; null for constants without.
@@ -337,6 +339,9 @@ void register_field(py::module_& m) {
   py::class_<AnyRecord, std::shared_ptr<AnyRecord>>(m, "FieldRecord", "The accepted steps of a solve.")
       .def_property_readonly("steps", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return static_cast<Index>(steps.t.size()); }, r.record);
+      })
+      .def_property_readonly("states", [](const AnyRecord& r) {
+        return std::visit([](const auto& steps) { return static_cast<Index>(steps.states.size()); }, r.record);
       });
   py::class_<AnyRowRecord, std::shared_ptr<AnyRowRecord>>(m, "FieldRowRecord", "The accepted steps of each row.");
   py::class_<Call>(m, "FieldCall", "A program, a method, and the addresses of a call.")
@@ -353,15 +358,15 @@ void register_field(py::module_& m) {
       .def("adaptive",
            [](const Call& call, Address y0, const std::vector<double>& times, const std::vector<double>& rtol,
               const std::vector<double>& atol, const std::array<double, 6>& limits, double first_step, double max_steps,
-              double max_total_steps, double direction, const std::vector<Index>& parts, Address out, bool keep) {
+              double max_total_steps, double direction, const std::vector<Index>& parts, Address out, Index most_states) {
              const AdaptiveRule rule{{limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]},
                                      first_step, max_steps, max_total_steps, direction, parts};
-             return BY_ITEMSIZE(call, adaptive, y0, times, rtol, atol, rule, out, keep);
+             return BY_ITEMSIZE(call, adaptive, y0, times, rtol, atol, rule, out, most_states);
            })
       .def("grid",
            [](const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
-              const std::vector<double>& output_x, Address out, bool keep) {
-             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, out, keep);
+              const std::vector<double>& output_x, Address out, Index most_states) {
+             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, out, most_states);
            })
       .def("sweep", [](const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
                        const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {

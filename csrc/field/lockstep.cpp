@@ -135,6 +135,7 @@ class Adaptive {
       }
       t = t1;
     }
+    if (record != nullptr) record->last = copy_of_state();
     return end(Outcome::FINISHED, dt);
   }
 
@@ -277,10 +278,22 @@ class Adaptive {
     });
   }
 
+  Buffer<T> copy_of_state() {
+    Buffer<T> state(tiles_ * size_);
+    for (Index i = 0; i < tiles_; ++i) std::memcpy(state.data() + i * size_, y(i), size_ * sizeof(T));
+    return state;
+  }
+
   void keep(Record<T>& record) {
-    Buffer<T> states(tiles_ * size_);
-    for (Index i = 0; i < tiles_; ++i) std::memcpy(states.data() + i * size_, y(i), size_ * sizeof(T));
-    record.states.push_back(std::move(states));
+    if (static_cast<Index>(record.t.size()) % record.every != 0) return;
+    if (static_cast<Index>(record.states.size()) >= record.most_states) {
+      Index kept = 0;
+      for (std::size_t i = 0; i < record.states.size(); i += 2) std::swap(record.states[kept++], record.states[i]);
+      record.states.resize(kept);
+      record.every *= 2;
+      if (static_cast<Index>(record.t.size()) % record.every != 0) return;
+    }
+    record.states.push_back(copy_of_state());
   }
 
   const Setting<T>& s_;

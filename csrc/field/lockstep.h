@@ -5,11 +5,14 @@
 
 namespace fastode::field {
 
-// Accepted steps and the states they began from, tile by tile; the last state is where the solve ended.
+// Accepted steps, and states between them, tile by tile: after 0, every, 2 every, ... steps, and where the solve ended.
 template <class T>
 struct Record {
   std::vector<double> t, dt, t1;
+  Index most_states = 0;  // `every` doubles where there would be more, and the steps between are taken again for a gradient
+  Index every = 1;
   std::vector<Buffer<T>> states;
+  Buffer<T> last;
   std::vector<Index> output_step;  // the step that an output lies in; -1 for the initial state
   std::vector<double> output_x;    // where in the step, from 0 to 1
 };
@@ -37,10 +40,11 @@ Account solve_adaptive(const Setting<T>& setting, const Engine<T>& engine, const
                        const std::vector<T>& rtol, const std::vector<T>& atol, const AdaptiveRule& rule, T* out,
                        Record<T>* record, Interrupt interrupt);
 
-// Steps between neighbouring `points`; outputs at output_step, output_x of the record, which must be filled in.
+// Steps between neighbouring `points`; outputs at output_step, output_x of the record, which must be filled in. States are kept
+// if the record may have any.
 template <class T>
 Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& points, T* out,
-                   Record<T>& record, bool keep, Interrupt interrupt);
+                   Record<T>& record, Interrupt interrupt);
 
 // Gradients of sum(grad_out * out): `grad_y0` [rows, features], `grad_arguments` of the arguments differentiated,
 // `grad_constants` in the layout of each constant, where not null.

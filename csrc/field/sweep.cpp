@@ -2,8 +2,8 @@
 //
 //   lambda_n = (d y_{n+1} / d y_n)' lambda_{n+1} + sum over outputs in step n of (d out / d y_n)' g_out
 //
-// Each step's stages are evaluated again from the recorded state, all of them are kept in the workspace, and the method is run
-// backwards over them. Where the last slope of a step is the first of the next, it is evaluated and differentiated once, with
+// Each step's stages are evaluated again from its first state (which is recorded, or comes from taking steps again since a
+// recorded one), all of them are kept in the workspace, and the method is run backwards over them. Where the last slope of a step is the first of the next, it is evaluated and differentiated once, with
 // the cotangents of both. Step sizes are constants.
 // Reference: Zhuang et al., "Adaptive checkpoint adjoint for gradient estimation in neural ODE", 2020.
 #include <atomic>
@@ -54,6 +54,7 @@ class TileSweep {
         stages_(setting.method.stages),
         b_(setting.method.b.data(), stages_),
         memory_((stages_ + 3) * size_),
+        segment_((record.every > 1 ? record.every + stages_ : 0) * size_),
         lambda_(memory_.data() + stages_ * size_),
         given_(lambda_ + size_),
         carry_(given_ + size_) {
@@ -72,7 +73,6 @@ class TileSweep {
     for (Index n = steps - 1; n >= 0; --n) {
       const StepOutputs<T>& outs = outputs_[n];
       const T dt = static_cast<T>(record_.dt[n]);
-      const T* y = state(n, tile);
       if (shares) {
         // the slope at the step's end, from the outputs inside the step and from the next step
         bool wanted = false;
@@ -85,13 +85,14 @@ class TileSweep {
         }
         if (n < steps - 1 || wanted) {
           if (n == steps - 1) {
-            e.slope_at(state(n + 1, tile), record_.t1[n], 0);
+            e.slope_at(record_.last.data() + tile * size_, record_.t1[n], 0);
             ++n_func;
           }
           pull(e, slope(0), 0, gradients, lambda_);
         }
       }
       // stages again
+      const T* y = state(e, n, tile, last, n_func);
       const T* k[MAX_FIELD_STAGES];
       k[0] = e.slope_at(y, record_.t[n], 0);
       for (int i = 1; i < last; ++i) {
@@ -132,7 +133,30 @@ class TileSweep {
 
  private:
   T* slope(int i) const { return memory_.data() + i * size_; }
-  const T* state(Index n, Index tile) const { return record_.states[n].data() + tile * size_; }
+
+  // Where step n began.
+  const T* state(Evaluator<T>& e, Index n, Index tile, int last, Index& n_func) {
+    const Index every = record_.every, start = n / every * every;
+    const T* recorded = record_.states[start / every].data() + tile * size_;
+    if (n == start) return recorded;
+    const bool first_of_segment = n == start + every - 1 || n == static_cast<Index>(record_.t.size()) - 1;
+    if (first_of_segment) {
+      std::memcpy(segment_.data(), recorded, size_ * sizeof(T));
+      const T* k[MAX_FIELD_STAGES];
+      for (int i = 0; i < last; ++i) k[i] = segment_.data() + (every + i) * size_;
+      for (Index m = start; m < n; ++m) {
+        const T* y = segment_.data() + (m - start) * size_;
+        const T dt = static_cast<T>(record_.dt[m]);
+        for (int i = 0; i < last; ++i) {
+          const double t = s_.stage_time(i, record_.t[m], record_.dt[m], record_.t1[m]);
+          e.copy(const_cast<T*>(k[i]), i == 0 ? e.slope_at(y, t, 0) : e.slope_of(y, a_[i], k, dt, t, 0), s_.features);
+        }
+        e.combine(segment_.data() + (m + 1 - start) * size_, y, b_, k, dt, s_.features);
+        n_func += last;
+      }
+    }
+    return segment_.data() + (n - start) * size_;
+  }
   const T* output(Index o) const { return grad_out_ + o * s_.tiling.rows * s_.features; }
 
   void add(T* out, const T* g, T w, T dt, Index features) const {
@@ -165,6 +189,7 @@ class TileSweep {
   int stages_;
   Weights<T> b_;
   Buffer<T> memory_;
+  Buffer<T> segment_;
   T *lambda_, *given_, *carry_;
   std::vector<Buffer<T>> argument_sums_;
 };
@@ -206,15 +231,22 @@ Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T
 
 template <class T>
 Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& points, T* out,
-                   Record<T>& record, bool keep, Interrupt interrupt) {
+                   Record<T>& record, Interrupt interrupt) {
   const Index steps = static_cast<Index>(points.size()) - 1, size = padded_to(setting.features * engine.lanes, PAD);
   const int stages = setting.method.stages;
   record.t.assign(points.begin(), points.end() - 1);
   record.t1.assign(points.begin() + 1, points.end());
   for (Index n = 0; n < steps; ++n) record.dt.push_back(record.t1[n] - record.t[n]);
+  const bool keep = record.most_states > 0;
   if (keep) {
-    for (Index n = 0; n <= steps; ++n) record.states.emplace_back(setting.tiling.tiles * size);
+    record.every = std::max<Index>(1, (steps + record.most_states - 1) / record.most_states);
+    for (Index n = 0; n < steps; n += record.every) record.states.emplace_back(setting.tiling.tiles * size);
+    record.last = Buffer<T>(setting.tiling.tiles * size);
   }
+  const auto keep_state = [&](const T* y, Index n, Index tile) {
+    if (!keep || (n < steps && n % record.every != 0)) return;
+    std::memcpy((n < steps ? record.states[n / record.every] : record.last).data() + tile * size, y, size * sizeof(T));
+  };
   const std::vector<Weights<T>> a = stage_weights<T>(setting.method);
   const Weights<T> b(setting.method.b.data(), stages);
   const std::vector<StepOutputs<T>> outputs = outputs_of_steps(record, setting.method, false);
@@ -234,7 +266,7 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
       for (std::size_t o = 0; o < record.output_step.size(); ++o) {
         if (record.output_step[o] < 0) store_tile(y, setting.features, setting.tiling, tile, out + o * setting.tiling.rows * setting.features);
       }
-      if (keep) std::memcpy(record.states[0].data() + tile * size, y, size * sizeof(T));
+      keep_state(y, 0, tile);
       for (Index n = 0; n < steps; ++n) {
         const T dt = static_cast<T>(record.dt[n]);
         for (int i = 0; i < stages; ++i) {
@@ -252,7 +284,7 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
                      out + outputs[n].output[o] * setting.tiling.rows * setting.features);
         }
         std::swap(y, y1);
-        if (keep) std::memcpy(record.states[n + 1].data() + tile * size, y, size * sizeof(T));
+        keep_state(y, n + 1, tile);
         if (n % 64 == 63 && stop.check()) return;
       }
       stop.check();
@@ -272,8 +304,8 @@ template Account sweep<float>(const Setting<float>&, const Engine<float>&, const
 template Account sweep<double>(const Setting<double>&, const Engine<double>&, const Record<double>&, bool, const double*,
                                double*, const std::vector<double*>&, const std::vector<double*>&, Interrupt);
 template Account solve_grid<float>(const Setting<float>&, const Engine<float>&, const float*, const std::vector<double>&,
-                                   float*, Record<float>&, bool, Interrupt);
+                                   float*, Record<float>&, Interrupt);
 template Account solve_grid<double>(const Setting<double>&, const Engine<double>&, const double*, const std::vector<double>&,
-                                    double*, Record<double>&, bool, Interrupt);
+                                    double*, Record<double>&, Interrupt);
 
 }  // namespace fastode::field

@@ -60,11 +60,13 @@ class CompiledField(nn.Module):
 
     Attributes:
         func: the function.
+        memory: for the states that the gradient of a solve keeps, in bytes; None for one state a step.
     """
 
-    def __init__(self, func: Callable[..., Any]) -> None:
+    def __init__(self, func: Callable[..., Any], memory: int | None = None) -> None:
         super().__init__()
         self.func = func
+        self.memory = memory
         self._callbacks = any(hasattr(type(func), name) for name in CALLBACKS)
         self._natives: dict[Any, Native | CannotCompile] = {}
 
@@ -138,7 +140,7 @@ class CompiledField(nn.Module):
         return self.func.training if isinstance(self.func, nn.Module) else False
 
 
-def compile(func: Callable[..., Any]) -> CompiledField:
+def compile(func: Callable[..., Any], *, memory: int | None = None) -> CompiledField:
     """``func(t, y, *args)`` as a field that is solved in native code.
 
     ``odeint``, ``odeint_adjoint`` and the layers of :mod:`fastode.nn` recognise the result. On the CPU, in float32 and
@@ -149,19 +151,24 @@ def compile(func: Callable[..., Any]) -> CompiledField:
     Args:
         func: a module or function; ``y`` is ``[rows, ...]`` and no row may depend on another. See
             :func:`fastode.explain` for what it becomes, or why it cannot be compiled.
+        memory: bytes for the states that the gradient of ``odeint`` keeps. Where one state a step would need more,
+            every second is kept, or every fourth, ..., and the steps between are taken again on the way back.
 
     Raises:
         UnsupportedInput: ``func`` cannot be called.
+        InvalidArgument: ``memory`` is not positive.
 
     Example:
         >>> field = fastode.compile(net)
         >>> y = fastode.odeint(field, y0, t)
     """
+    if memory is not None and not memory > 0:
+        raise InvalidArgument(f"`memory` must be a positive number of bytes, or None, but is {memory!r}")
     if isinstance(func, CompiledField):
-        return func
+        return func if memory in (None, func.memory) else CompiledField(func.func, memory)
     if not callable(func):
         raise UnsupportedInput(f"`func` must be callable as func(t, y), but is a {type(func).__name__}")
-    return CompiledField(func)
+    return CompiledField(func, memory)
 
 
 def _with_divergence(traced: Traced, divergence: str | None) -> Traced:

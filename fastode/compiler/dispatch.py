@@ -108,6 +108,7 @@ def solve_natively(
         not tableau.adaptive and t.dtype == torch.float32,
         rows,
         features,
+        field.memory,
     )
     if times_move:
         shifts = t - t.detach()

@@ -132,6 +132,7 @@ class Job:
     Attributes:
         times: of the outputs; the first is the initial time.
         time_is_float32: times round to float32.
+        memory: for the states that a gradient keeps, in bytes; None for one state a step.
     """
 
     lowered: Lowered
@@ -142,6 +143,7 @@ class Job:
     time_is_float32: bool
     rows: int
     features: int
+    memory: int | None = None
 
     def run(
         self, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor], keep: bool
@@ -154,6 +156,7 @@ class Job:
         stats = new_stats(self.name)
         stats.engine = "compiled"
         lowered, steps = self.lowered, self.steps
+        most_states = self._most_states(y0) if keep else 0
         out = torch.empty((len(self.times), self.rows, self.features), dtype=y0.dtype)
         call = self._call(lowered.forward, y0, arguments, constants)
         if isinstance(steps, AdaptiveSteps):
@@ -170,11 +173,11 @@ class Job:
                 direction,
                 steps.parts,
                 out.data_ptr(),
-                keep,
+                most_states,
             )
         else:
             account, record = call.grid(
-                y0.data_ptr(), steps.points, steps.output_step, steps.output_x, out.data_ptr(), keep
+                y0.data_ptr(), steps.points, steps.output_step, steps.output_x, out.data_ptr(), most_states
             )
         outcome, stats.n_func, stats.n_accepted, stats.n_rejected, stats.t, stats.dt = account
         if outcome != _FINISHED:
@@ -207,6 +210,10 @@ class Job:
         account = call.sweep(record, grad.data_ptr(), grad_y0.data_ptr(), given, addresses[n:])
         stats.n_func = account[1]
         return grad_y0, grads
+
+    def _most_states(self, y0: Tensor) -> int:
+        """How many states the memory has room for; two at least, between which steps are taken again."""
+        return 2**62 if self.memory is None else max(2, self.memory // max(1, y0.nbytes))
 
     def _call(
         self, program: _native.FieldProgram, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]

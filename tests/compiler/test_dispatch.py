@@ -118,3 +118,29 @@ def test_a_field_s_own_divergence_where_it_costs_less(dim, engine):
     cnf.log_prob(torch.randn(5, dim))
     assert cnf.served_by[0] == engine
     assert ("own divergence" in cnf.served_by[1]) == (engine == "native")
+
+
+@pytest.mark.parametrize("asked", [{"rtol": 1e-9, "atol": 1e-9}, {"method": "rk4", "options": {"step_size": 0.01}}])
+def test_a_memory_budget_changes_nothing_but_the_work(asked):
+    func = Decay()
+    found = []
+    for memory in (None, 6 * 8 * 7, 1):
+        y0 = state()
+        with fastode.stats() as log:
+            y = fastode.odeint(fastode.compile(func, memory=memory), y0, TIMES, **asked)
+            grads = torch.autograd.grad(y.square().sum(), [y0, func.rate])
+        found.append((log[1].n_func, *grads))
+    (all_kept, *wanted), *others = found
+    for n_func, *grads in others:
+        assert n_func > all_kept
+        for a, b in zip(grads, wanted, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_memory_budget_must_be_positive():
+    with pytest.raises(InvalidArgument, match="memory"):
+        fastode.compile(Decay(), memory=0)
+    field = fastode.compile(Decay(), memory=1000)
+    assert fastode.compile(field, memory=1000) is field
+    assert fastode.compile(field) is field
+    assert fastode.compile(field, memory=2000).memory == 2000

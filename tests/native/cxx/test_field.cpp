@@ -52,7 +52,7 @@ struct Result {
 };
 
 template <class T>
-Result<T> solve_and_sweep(Index rows, int threads, bool adaptive) {
+Result<T> solve_and_sweep(Index rows, int threads, bool adaptive, Index most_states = 1000) {
   const Program program = linear_field();
   const Method method = bosh3();
   std::vector<T> matrix(FEATURES * FEATURES), y0(rows * FEATURES);
@@ -66,6 +66,7 @@ Result<T> solve_and_sweep(Index rows, int threads, bool adaptive) {
   Result<T> r;
   r.out.resize(times.size() * y0.size());
   Record<T> record;
+  record.most_states = most_states;
   if (adaptive) {
     const AdaptiveRule rule{{3.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, 1.0, {FEATURES}};
     r.forward = solve_adaptive<T>(setting, engine, y0.data(), times, {T(1e-5)}, {T(1e-6)}, rule, r.out.data(), &record, {});
@@ -74,7 +75,7 @@ Result<T> solve_and_sweep(Index rows, int threads, bool adaptive) {
     for (int i = 0; i <= 30; ++i) points.push_back(i / 30.0);
     record.output_step = {-1, 8, 29};
     record.output_x = {0.0, 1.0, 1.0};
-    r.forward = solve_grid<T>(setting, engine, y0.data(), points, r.out.data(), record, true, {});
+    r.forward = solve_grid<T>(setting, engine, y0.data(), points, r.out.data(), record, {});
   }
   CHECK(r.forward.outcome == Outcome::FINISHED);
   for (std::size_t o = 0; o < times.size(); ++o) {
@@ -97,6 +98,17 @@ Result<T> solve_and_sweep(Index rows, int threads, bool adaptive) {
     CHECK(std::abs(r.grad_matrix[f * (FEATURES + 1)] - wanted) <= 1e-3 * (1 + wanted));
   }
   return r;
+}
+
+template <class T>
+void steps_taken_again_are_the_same(Index rows, bool adaptive) {
+  const Result<T> all = solve_and_sweep<T>(rows, 1, adaptive);
+  for (Index most : {2, 3, 5}) {
+    const Result<T> few = solve_and_sweep<T>(rows, 2, adaptive, most);
+    CHECK(few.grad_y0 == all.grad_y0);
+    CHECK(few.grad_matrix == all.grad_matrix);
+    CHECK(few.backward.n_func > all.backward.n_func || rows == 0);
+  }
 }
 
 template <class T>
@@ -169,6 +181,8 @@ int main() {
     for (bool adaptive : {true, false}) {
       threads_change_nothing<float>(rows, adaptive);
       threads_change_nothing<double>(rows, adaptive);
+      steps_taken_again_are_the_same<float>(rows, adaptive);
+      steps_taken_again_are_the_same<double>(rows, adaptive);
     }
   }
   for (Index rows : {0, 1, 2, 7, 33, 200}) {
