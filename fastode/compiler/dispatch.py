@@ -89,7 +89,7 @@ def solve_natively(
     times_move = t.requires_grad and torch.is_grad_enabled()
     if times_move and (not tableau.adaptive or divergence is not None):
         raise NotServed("gradients of the times of a grid, or of a density")
-    if any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
+    if args and any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
         raise NotServed("an argument of another dtype")
     native, batched = _native_for(field, y0, args, divergence)
     rows = y0.shape[0] if batched else 1
@@ -97,8 +97,14 @@ def solve_natively(
     if divergence is not None:
         y0 = torch.cat([y0, y0.new_zeros(rows, 1)], 1)
     times: list[float] = t.tolist()
-    parts = [features] if divergence is None else [features - 1, features]
-    steps = _adaptive(tableau, rtol, atol, options, parts) if tableau.adaptive else _grid(t, times, options)
+    parts = (features,) if divergence is None else (features - 1, features)
+    steps: AdaptiveSteps | GridSteps
+    if not tableau.adaptive:
+        steps = _grid(t, times, options)
+    elif options:
+        steps = _adaptive(tableau, rtol, atol, options, parts)
+    else:
+        steps = _standard(tableau, rtol, atol, parts)
     job = Job(
         native.lowered,
         tableau,
@@ -110,11 +116,12 @@ def solve_natively(
         features,
         field.memory,
     )
+    shape = (len(times), *y0.shape)
     if times_move:
         shifts = t - t.detach()
         y0 = _moved(field, t[0], y0, args, -shifts[0])
     y = y0 if y0.is_contiguous() else y0.contiguous()
-    arguments = [a.contiguous() for a, is_row in zip(args, native.per_row, strict=True) if is_row]
+    arguments = [a.contiguous() for a, is_row in zip(args, native.per_row, strict=True) if is_row] if args else []
     if noise is not None:
         arguments.append(noise.to(y0.dtype).contiguous())
     constants = native.constants(args, y.dtype)
@@ -122,7 +129,8 @@ def solve_natively(
         out: Tensor = NativeSolve.apply(job, y, len(arguments), *arguments, *constants)
     else:
         out, _ = job.run(y, arguments, constants, keep=False)
-    out = out.view(len(times), *y0.shape)
+    if out.shape != shape:
+        out = out.view(shape)
     if times_move:
         out = torch.stack([_moved(field, u, y, args, s) for u, y, s in zip(t, out, shifts, strict=True)])
     return out
@@ -163,8 +171,25 @@ def _native_for(field: CompiledField, y0: Tensor, args: tuple[Any, ...], diverge
         raise NotServed(str(reason)) from reason
 
 
+def _standard(tableau: ButcherTableau, rtol: Any, atol: Any, parts: tuple[int, ...]) -> AdaptiveSteps:
+    """Without options; kept, as most solves are like the one before."""
+    if type(rtol) is not float or type(atol) is not float:
+        return _adaptive(tableau, rtol, atol, {}, parts)
+    key = (id(tableau), rtol, atol, parts)
+    known = _known_steps.get(key)
+    if known is None:
+        if len(_known_steps) > 1000:
+            _known_steps.clear()
+        known = _known_steps[key] = (tableau, _adaptive(tableau, rtol, atol, {}, parts))
+    return known[1]
+
+
+#: steps of :func:`_standard`; each tableau is kept alive beside them
+_known_steps: dict[tuple[int, float, float, tuple[int, ...]], tuple[ButcherTableau, AdaptiveSteps]] = {}
+
+
 def _adaptive(
-    tableau: ButcherTableau, rtol: Any, atol: Any, options: Mapping[str, Any], parts: list[int]
+    tableau: ButcherTableau, rtol: Any, atol: Any, options: Mapping[str, Any], parts: tuple[int, ...]
 ) -> AdaptiveSteps:
     for tol in (rtol, atol):
         if not isinstance(tol, float | int) or not tol >= 0:

@@ -108,7 +108,7 @@ class AdaptiveSteps:
     first_step: float
     max_steps: float
     max_total_steps: float
-    parts: list[int]
+    parts: Sequence[int]
 
 
 @dataclass
