@@ -68,7 +68,7 @@ def odeint(
         served, reason = natively(func, y0, t, args, rtol, atol, method, options, event_fn)
         if served is not None:
             return served
-        func = func.func
+        func = func.uncompiled
     request = prepare(func, y0, t, args, rtol, atol, method, options, reason)
     return solve(request, event_fn)
 
@@ -140,7 +140,7 @@ def odeint_adjoint(
         other = next(p for p in params if not isinstance(p, Tensor))
         raise UnsupportedInput(f"`adjoint_params` must hold tensors, but holds a {type(other).__name__}")
     if isinstance(func, CompiledField):
-        func = func.func
+        func = func.uncompiled
     kept = tuple(p for p in params if p.requires_grad)
     if len(kept) != len(params) and callable(adjoint_options.get("norm")):
         warnings.warn(

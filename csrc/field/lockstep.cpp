@@ -81,7 +81,7 @@ class Adaptive {
     };
 
     double dt = first_step(y0, t, account);
-    if (!std::isfinite(dt)) return end(Outcome::NON_FINITE, dt);
+    if (!std::isfinite(dt) && !finite_start()) return end(Outcome::NON_FINITE, dt);
     std::size_t next = 1;
     write(out, 0, nullptr);
     if (record != nullptr) {

@@ -15,9 +15,8 @@ from ..field import is_per_row
 from ..options import CALLBACKS
 from .divergence import is_closed_form, with_exact_divergence, with_hutchinson_divergence
 from .engine import Lowered
+from .places import Places
 from .trace import Traced, trace
-
-_CALLBACKS = frozenset(CALLBACKS)
 
 
 class Native:
@@ -34,22 +33,55 @@ class Native:
         shapes = tuple(tuple(s) for s in traced.constants.shapes)
         self.lowered = Lowered(traced.program, shapes, shared_time)
         self.per_row = per_row
-        self._leaf_shapes = [leaf.shape for leaf in traced.constants.leaves()]
+        self._shapes = [torch.Size(s) for s in shapes]
 
     @cached_property
     def has_closed_form(self) -> bool:
         """Whether the exact divergence needs no tangents."""
         return is_closed_form(self.traced.program)
 
-    @property
-    def fits(self) -> bool:
-        """Whether the field's tensors have the shapes that they had; a parameter may have been replaced."""
-        return [leaf.shape for leaf in self.traced.constants.leaves()] == self._leaf_shapes
-
     def constants(self, args: tuple[Any, ...], dtype: torch.dtype) -> list[Tensor]:
-        """The constants as the engine reads them: contiguous, of the state's dtype."""
-        values = self.traced.constants.values(args)
-        return [c if c.dtype is dtype and c.is_contiguous() else c.to(dtype).contiguous() for c in values]
+        """The constants as the engine reads them: contiguous, of the state's dtype.
+
+        Raises:
+            CannotCompile: a tensor of the field is gone, or has another shape or device than when it was traced.
+        """
+        try:
+            values = self.traced.constants.values(args)
+        except Exception as error:
+            raise CannotCompile(f"its tensors have changed: {type(error).__name__}: {error}") from error
+        found = []
+        for c, shape in zip(values, self._shapes, strict=True):
+            if c is None or c.shape != shape or not c.is_cpu:
+                raise CannotCompile("its tensors have changed their shapes or their device")
+            plain = c.dtype is dtype and c.is_contiguous() and not c.is_neg()
+            found.append(c if plain else c.to(dtype).resolve_neg().contiguous())
+        return found
+
+
+class _Modules:
+    """The modules within reach of a function, as a trace depends on them.
+
+    Attributes:
+        func: the function.
+        all: the modules.
+    """
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self.func = func
+        self.all = Places(func).modules()
+        self._children = self._found_children()
+
+    def modes(self) -> tuple[bool, ...]:
+        """Which of them are in training mode."""
+        return tuple([m.training for m in self.all])
+
+    def are_the_same(self) -> bool:
+        """Whether none of them has got another child."""
+        return self._found_children() == self._children
+
+    def _found_children(self) -> list[list[nn.Module | None]]:
+        return [list(m._modules.values()) for m in self.all]
 
 
 class CompiledField(nn.Module):
@@ -67,17 +99,13 @@ class CompiledField(nn.Module):
         super().__init__()
         self.func = func
         self.memory = memory
-        self._callbacks = any(hasattr(type(func), name) for name in CALLBACKS)
         self._natives: dict[Any, Native | CannotCompile] = {}
+        self._modules_of_func: _Modules | None = None
+        self._class_calls_back = any(hasattr(type(func), c) for c in CALLBACKS)
 
     def forward(self, t: Tensor, y: Any, *args: Any) -> Any:
         """``func(t, y, *args)``, by torch."""
         return self.func(t, y, *args)
-
-    @property
-    def has_callbacks(self) -> bool:
-        """Whether the function wants to be told of steps, as torchdiffeq does by attributes."""
-        return self._callbacks or not _CALLBACKS.isdisjoint(getattr(self.func, "__dict__", ()))
 
     def extra_repr(self) -> str:
         """Shown by ``print(field)``."""
@@ -85,7 +113,32 @@ class CompiledField(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # programs hold native objects and the tensors of this very function: a copy is traced again
-        return {**super().__getstate__(), "_natives": {}}
+        return {**super().__getstate__(), "_natives": {}, "_modules_of_func": None}
+
+    def forget(self) -> None:
+        """Trace the function again when the next solve needs it."""
+        self._natives.clear()
+        self._modules_of_func = None
+
+    @property
+    def calls_back(self) -> bool:
+        """Whether the function, or this field, has a callback for the steps of a solve."""
+        func = self._function()
+        if isinstance(func, nn.Module):
+            found = self._class_calls_back or not (_disjoint(vars(func)) and _disjoint(func._modules))
+        else:
+            found = any(getattr(func, c, None) for c in CALLBACKS)
+        return found or not _disjoint(vars(self))
+
+    @property
+    def uncompiled(self) -> Callable[..., Any]:
+        """What the step loop calls: the function, or this field if callbacks were given to it."""
+        return self.func if _disjoint(vars(self)) else self
+
+    def _function(self) -> Callable[..., Any]:
+        """``self.func``, without the detour that a module's attributes take."""
+        own = self.__dict__
+        return own["func"] if "func" in own else self._modules["func"]  # type: ignore[return-value]
 
     def native(
         self,
@@ -110,7 +163,7 @@ class CompiledField(nn.Module):
         per_row = tuple([batched and is_per_row(a, y.shape[0]) for a in args]) if args else ()
         key = (shape, y.dtype, batched, time_per_row, per_row, divergence, _key_of(args, per_row), self._mode())
         found = self._natives.get(key)
-        if found is None or (isinstance(found, Native) and not found.fits):
+        if found is None:
             try:
                 traced = trace(
                     self.func,
@@ -136,8 +189,14 @@ class CompiledField(nn.Module):
         except CannotCompile:
             return True
 
-    def _mode(self) -> bool:
-        return self.func.training if isinstance(self.func, nn.Module) else False
+    def _mode(self) -> tuple[bool, ...]:
+        """The training flags of all modules; programs made before one was replaced are dropped."""
+        modules = self._modules_of_func
+        func = self._function()
+        if modules is None or modules.func is not func or not modules.are_the_same():
+            self.forget()
+            modules = self._modules_of_func = _Modules(func)
+        return modules.modes()
 
 
 def compile(func: Callable[..., Any], *, memory: int | None = None) -> CompiledField:
@@ -169,6 +228,11 @@ def compile(func: Callable[..., Any], *, memory: int | None = None) -> CompiledF
     if not callable(func):
         raise UnsupportedInput(f"`func` must be callable as func(t, y), but is a {type(func).__name__}")
     return CompiledField(func, memory)
+
+
+def _disjoint(held: dict[str, Any]) -> bool:
+    """Whether there is no callback among an object's attributes."""
+    return held.keys().isdisjoint(CALLBACKS)
 
 
 def _with_divergence(traced: Traced, divergence: str | None) -> Traced:

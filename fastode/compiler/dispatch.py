@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .._env import engine_from_environment
 from ..errors import CannotCompile
@@ -74,24 +76,28 @@ def solve_natively(
         NotServed: the step loop has to do it (or to say what is wrong with the arguments).
         InvalidArgument, SolverError: as ``odeint``.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise NotServed("options that are not a dict")
     options = options or {}
     tableau = _tableau(method)
     if options and (other := options.keys() - (_ADAPTIVE if tableau.adaptive else _GRID)):
-        raise NotServed(f"option {min(other)!r}")
-    if field.has_callbacks:
+        raise NotServed(f"option {min(other, key=str)!r}")
+    if divergence is None and field.calls_back:
         raise NotServed("callbacks")
     if (engine := engine_from_environment()) is not None:
         raise NotServed(f"FASTODE_ENGINE={engine}")
     _check_state(y0)
-    if not isinstance(t, Tensor) or not len(t):
+    if not isinstance(t, Tensor) or t.ndim != 1 or not len(t):
         raise NotServed("the times")
     check_time("t", t)
+    if not tableau.adaptive and t.dtype not in (torch.float32, torch.float64):
+        raise NotServed(f"times of dtype {t.dtype}")
     times_move = t.requires_grad and torch.is_grad_enabled()
     if times_move and (not tableau.adaptive or divergence is not None):
         raise NotServed("gradients of the times of a grid, or of a density")
     if args and any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
         raise NotServed("an argument of another dtype")
-    native, batched = _native_for(field, y0, args, divergence)
+    native, constants, batched = _native_for(field, y0, args, divergence)
     rows = y0.shape[0] if batched else 1
     features = native.lowered.features
     if divergence is not None:
@@ -120,11 +126,10 @@ def solve_natively(
     if times_move:
         shifts = t - t.detach()
         y0 = _moved(field, t[0], y0, args, -shifts[0])
-    y = y0 if y0.is_contiguous() else y0.contiguous()
-    arguments = [a.contiguous() for a, is_row in zip(args, native.per_row, strict=True) if is_row] if args else []
+    y = dense(y0)
+    arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row] if args else []
     if noise is not None:
-        arguments.append(noise.to(y0.dtype).contiguous())
-    constants = native.constants(args, y.dtype)
+        arguments.append(dense(noise.to(y0.dtype)))
     if torch.is_grad_enabled() and (y.requires_grad or any(x.requires_grad for x in (*arguments, *constants))):
         out: Tensor = NativeSolve.apply(job, y, len(arguments), *arguments, *constants)
     else:
@@ -155,20 +160,47 @@ def _tableau(method: str | None) -> ButcherTableau:
 def _check_state(y0: Any) -> None:
     if not isinstance(y0, Tensor):
         raise NotServed("a state of several parts")
-    if type(y0) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(y0):
-        raise NotServed(f"a state of type {type(y0).__name__} (of a transform)")
+    if type(y0) not in (Tensor, torch.nn.Parameter):
+        raise NotServed(f"a state of type {type(y0).__name__}")
+    # parameters and arguments may be of the transform, too
+    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+        raise NotServed("a transform (torch.func, or forward mode)")
     if not y0.is_cpu or y0.dtype not in (torch.float32, torch.float64) or y0.layout is not torch.strided:
         raise NotServed(f"a state of dtype {y0.dtype} on {y0.device}")
+    if 0 in y0.shape[1:] or y0.shape == (0,):
+        raise NotServed("a state without features")
 
 
-def _native_for(field: CompiledField, y0: Tensor, args: tuple[Any, ...], divergence: str | None) -> tuple[Native, bool]:
-    """The program, and whether the first axis is the batch; a state that mixes its rows is one row."""
+def _native_for(
+    field: CompiledField, y0: Tensor, args: tuple[Any, ...], divergence: str | None
+) -> tuple[Native, list[Tensor], bool]:
+    """The program, its constants, and whether the first axis is the batch; a state that mixes its rows is one row."""
+    if y0.ndim < 2:
+        return *ready(field, y0, args, batched=False), False
+    return *ready(field, y0, args, divergence=divergence), True
+
+
+def ready(field: CompiledField, y: Tensor, args: tuple[Any, ...], **kind: Any) -> tuple[Native, list[Tensor]]:
+    """The program for states like ``y``, and its constants; traced anew if the field's tensors are not what they were.
+
+    Raises:
+        NotServed: the field cannot be compiled.
+    """
     try:
-        if y0.ndim < 2:
-            return field.native(y0, args, batched=False), False
-        return field.native(y0, args, divergence=divergence), True
+        native = field.native(y, args, **kind)
+        try:
+            return native, native.constants(args, y.dtype)
+        except CannotCompile:
+            field.forget()
+            native = field.native(y, args, **kind)
+            return native, native.constants(args, y.dtype)
     except CannotCompile as reason:
         raise NotServed(str(reason)) from reason
+
+
+def dense(x: Tensor) -> Tensor:
+    """``x`` as its memory is read: contiguous, its negation (of a view of a conjugate) done."""
+    return x if x.is_contiguous() and not x.is_neg() else x.resolve_neg().contiguous()
 
 
 def _standard(tableau: ButcherTableau, rtol: Any, atol: Any, parts: tuple[int, ...]) -> AdaptiveSteps:
@@ -209,11 +241,12 @@ def _adaptive(
 
 def _grid(t: Tensor, times: list[float], options: Mapping[str, Any]) -> GridSteps:
     if options.get("interp", "linear") != "linear":
-        raise NotServed(f"interp={options['interp']!r}")
+        raise NotServed("option 'interp'")
     step_size = options.get("step_size")
     if isinstance(step_size, Tensor) and step_size.requires_grad:
         raise NotServed("a step size that requires grad")
     points = times
+    number: Any = np.float32 if t.dtype == torch.float32 else float
     if step_size is not None:
         number_option(dict(options), "step_size", 0.0)
         direction = -1.0 if len(times) > 1 and times[1] < times[0] else 1.0
@@ -226,5 +259,5 @@ def _grid(t: Tensor, times: list[float], options: Mapping[str, Any]) -> GridStep
             step += 1
         start, end = points[step], points[step + 1]
         output_step.append(step)
-        output_x.append(1.0 if time == end else (time - start) / (end - start))
+        output_x.append(1.0 if time == end else float((number(time) - number(start)) / (number(end) - number(start))))
     return GridSteps(points, output_step, output_x)

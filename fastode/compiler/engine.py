@@ -5,13 +5,13 @@ The rows of a batch take the same steps, and the same ones as the step loop of :
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import _native
 from ..clock import step_underflow, too_many_steps
@@ -242,6 +242,30 @@ class Job:
         return NonFiniteState(f"non-finite values in state `y` at t={stats.t:.9g}")
 
 
+Gradients = tuple[Tensor | None, ...]
+
+
+def differentiable_once(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """``backward`` of a node whose gradients raise an error when they are differentiated.
+
+    ``once_differentiable`` of torch does so only where a cotangent requires grad: a gradient penalty would be lost.
+    """
+
+    @functools.wraps(backward)
+    def guarded(ctx: Any, *cotangents: Tensor) -> Gradients:
+        with torch.no_grad():
+            found = backward(ctx, *cotangents)
+        if not torch.is_grad_enabled():
+            return found
+        message = b"a native solve can be differentiated once only; for second derivatives pass `func` itself to odeint"
+        refuse = torch._C._functions.DelayedError(message, len(found))
+        gradients: list[Any] = [None if g is None else g.detach().requires_grad_() for g in found]
+        outputs: Gradients = refuse(*gradients)
+        return outputs
+
+    return guarded
+
+
 class NativeSolve(torch.autograd.Function):
     """A solve as one node; inputs after ``y0`` are the per-row arguments, then the constants."""
 
@@ -253,7 +277,7 @@ class NativeSolve(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y0, *tensors = ctx.saved_tensors
         n = ctx.n_arguments

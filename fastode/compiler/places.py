@@ -60,6 +60,10 @@ class Places:
         """All of them."""
         return [tensor for tensor, _ in self.found.values()]
 
+    def modules(self) -> list[nn.Module]:
+        """The modules among what was looked at."""
+        return [thing for thing in self._seen.values() if isinstance(thing, nn.Module)]
+
     def of(self, tensor: Tensor) -> Place:
         """Where a tensor is kept; one that is nowhere is kept here."""
         found = self.found.get(id(tensor))

@@ -12,11 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import _native
 from ..controller import Controller
-from ..errors import CannotCompile
 from ..gradients.rows import Run, Solved, plain
 from ..kernels.native.control import limits_of
 from ..problem import Problem
@@ -24,8 +22,8 @@ from ..rows.clock import RowsClock
 from ..rows.outputs import RowOutputs
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
-from .dispatch import NotServed
-from .engine import native_method
+from .dispatch import NotServed, dense, ready
+from .engine import differentiable_once, native_method
 
 #: a row takes at least about so many evaluations, between which no thread waits for another
 _EVALUATIONS = 50
@@ -56,23 +54,22 @@ class NativeRows:
             raise NotServed(f"a state of dtype {y0.dtype} on {y0.device}")
         if any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
             raise NotServed("an argument of another dtype")
-        try:
-            self.native: Native = field.native(y0, args, time_per_row=True)
-        except CannotCompile as reason:
-            raise NotServed(str(reason)) from reason
+        native, constants = ready(field, y0, args, time_per_row=True)
+        self.native: Native = native
+        arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row]
+        #: the per-row arguments, and the constants
+        self.inputs = (arguments, constants)
         self.method = native_method(tableau)
         self.limits, self.max_steps = limits_of(controller), max_steps
         self.choose_first = not first_step
         self.stages = tableau.stages
-        self.args = args
 
     def integrate(self, problem: Problem, clock: RowsClock, outputs: RowOutputs, keep: bool) -> Any:
         """All steps of all rows, into ``clock`` and ``outputs``; the record of the accepted ones if they are kept."""
         y = clock.y[0]
         outputs.start(clock.t, clock.y)
         (rtol, atol), strides = _tolerances(problem, y)
-        arguments, constants = self.inputs(y.dtype)
-        call = self._call(self.native.lowered.forward, y, arguments, constants)
+        call = self._call(self.native.lowered.forward, y, *self.inputs)
         record = call.rows(
             clock.all.addresses,
             self.limits,
@@ -93,19 +90,12 @@ class NativeRows:
 
     def solve(self, problem: Problem, run: Run) -> Solved:
         """The solve, as one node where an input requires grad."""
-        arguments, constants = self.inputs(problem.y0[0].dtype)
-        tensors = (problem.y0[0], *arguments, *constants)
+        tensors = (problem.y0[0], *self.inputs[0], *self.inputs[1])
         if not torch.is_grad_enabled() or not any(x.requires_grad for x in tensors):
             return plain(problem, run)
         box: list[Solved] = []
         ys, y = _NativeRows.apply(self, problem, run, box, *tensors)
         return replace(box.pop(), ys=(ys,), y=(y,))
-
-    def inputs(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-        """The per-row arguments and the constants."""
-        per_row = self.native.per_row
-        arguments = [a.contiguous() for a, is_row in zip(self.args, per_row, strict=True) if is_row]
-        return arguments, self.native.constants(self.args, dtype)
 
     def sweep(
         self, record: Any, y: Tensor, t: Tensor, grads: tuple[Tensor, Tensor], inputs: Sequence[Tensor], wanted: Any
@@ -159,7 +149,7 @@ class _NativeRows(torch.autograd.Function):
         return solved.ys[0], y
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_ys: Tensor, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         outputs: RowOutputs = ctx.outputs
         y, *inputs = ctx.saved_tensors

@@ -81,7 +81,7 @@ def trace(
             raise CannotCompile(f"argument {i} has an entry for each row and is {args[i].dtype}; it must be {dtype}")
     places = Places(func)
     rows, other_rows = _row_counts(places, y_shape, args) if batched else (1, 1)
-    widths = tuple(args[i].numel() // max(args[i].shape[0], 1) for i in per_row)
+    widths = tuple(math.prod(args[i].shape[1:]) for i in per_row)
     features = math.prod(y_shape)
     constants = Constants()
     tracer = Tracer(Builder(features, widths), constants, places, rows, dtype, torch.device(device))
