@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[Row | StepCounts] = []
     try:
         for turn, threads in enumerate(args.threads or [before]):
-            for case in [c for c in cases if not c.missing and not (c.once and turn)]:
+            for case in [c for c in cases if not c.missing and not (turn and (c.once or c.threads))]:
                 result = run_case(case, threads, effort)
                 results.append(result)
                 shown = cells(result) if isinstance(result, Row) else step_cells(result)

@@ -16,7 +16,9 @@ NFE_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Target:
-    """A number to be reached: ``"ratio"`` at least (the peer's time over ours), or ``"value"`` at most (ours)."""
+    """A number to be reached: ``"ratio"`` at least (the peer's time over ours, or our rate over the peer's), or
+    ``"value"`` at most (ours).
+    """
 
     kind: Literal["ratio", "value"]
     bound: float
@@ -50,7 +52,8 @@ class Contest:
 
     Attributes:
         field: the vector field both get.
-        peer: torchdiffeq or another library; ours: ways of fastode to the same result, of which the fastest competes.
+        peer: torchdiffeq or another library; ours: ways of fastode to the same result, of which the fastest that
+            may be compared competes.
         reference: the result in float64 at a tight tolerance.
         bare: the field's calls alone; its time is subtracted from both, and the rest divided by the steps.
         forward: what our evaluations in the forward pass may be: as many as the peer's, or any.
@@ -76,12 +79,20 @@ class Contest:
 
 @dataclass(frozen=True)
 class Count:
-    """Something counted rather than timed: ``(peer, ours)``, each per step."""
+    """Two numbers of some other kind than the times of a contest.
+
+    Attributes:
+        measure: gives ``(peer, ours)``.
+        unit: of both.
+        peer, ours: their labels.
+        rate: whether more is better: the ratio is ours over the peer's then.
+    """
 
     measure: Callable[[], tuple[float, float]]
     unit: str
     peer: str
     ours: str
+    rate: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,9 @@ class Case:
         once: whether one number of threads is enough.
         share: of the seconds that a case is measured for.
         missing: why it cannot be run here, or an empty string.
+        threads: the number of threads it is measured with whatever was asked for; such a case is measured once.
+        rounds: the number of rounds, at most, for a case whose calls take seconds: one call a round, and the counted
+            call is all that warms up. None measures for some seconds.
     """
 
     name: str
@@ -135,3 +149,5 @@ class Case:
     once: bool = False
     share: float = 1.0
     missing: str = ""
+    threads: int | None = None
+    rounds: int | None = None

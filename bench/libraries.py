@@ -28,7 +28,7 @@ def absent(peer: str, device: str) -> str:
         return f"{peer} is not installed (it is in the extra `bench`)"
     if peer == "diffrax" and device == "cuda":
         try:
-            _jax_device(device)
+            jax_device(device)
         except RuntimeError:
             return "diffrax: jax sees no CUDA device (its GPU build is `jax[cuda12]` or `jax[cuda13]`)"
     return ""
@@ -41,6 +41,21 @@ def fastode_side(batch: Batch) -> Side:
     def run(field: nn.Module) -> Tensor:
         solution = solve(batch, field).raise_for_status()
         _note(field, solution.stats.n_steps)
+        return solution.y
+
+    return Side("solve", run, joined)
+
+
+def compiled_side(batch: Batch) -> Side:
+    """The same of the compiled field."""
+    compiled = fastode.compile(batch.field)
+
+    @torch.no_grad()
+    def run(field: nn.Module) -> Tensor:
+        solution = solve(batch, compiled).raise_for_status()
+        if isinstance(field, Counted):
+            _note(field, solution.stats.n_steps)
+            field.evaluations[0] = int(solution.stats.n_func.max())
         return solution.y
 
     return Side("solve", run, joined)
@@ -84,7 +99,7 @@ def diffrax_side(batch: Batch) -> Side:
     import jax
     import numpy as np
 
-    device = _jax_device(batch.y0.device.type)
+    device = jax_device(batch.y0.device.type)
     y0, parameter = (jax.device_put(x.numpy(force=True), device) for x in (batch.y0, batch.field.parameter))
     compiled = _diffrax(batch)
 
@@ -115,7 +130,8 @@ def _diffrax(batch: Batch) -> Callable[[Any, Any], Any]:
 
 
 @functools.cache
-def _jax_device(device: str) -> Any:
+def jax_device(device: str) -> Any:
+    """jax's first device of a type, ``"cpu"`` or ``"cuda"``."""
     # torch needs what jax would take for itself at its start
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax

@@ -37,7 +37,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """How much is measured.
+
+    Attributes:
+        seconds: of all rounds, at least; rounds: their number, at least.
+        inner: seconds that a side's calls in one round take, at least; 0 for one call a round and none to warm up.
+    """
 
     seconds: float = 4.0
     rounds: int = 9
@@ -107,10 +112,11 @@ def timed(call: Callable[[], Any], times: int, device: str = "cpu") -> float:
 
 def alternate(calls: Sequence[Callable[[], Any]], effort: Effort, device: str = "cpu") -> list[list[float]]:
     """Seconds a call, A B A B ..: one list for each of ``calls``, paired by round."""
-    repeats = []
-    for call in calls:
-        call()  # warm up
-        repeats.append(max(1, int(effort.inner / max(timed(call, 1, device), 1e-7))))
+    repeats = [1 for _ in calls]
+    if effort.inner > 0:
+        for i, call in enumerate(calls):
+            call()  # warm up
+            repeats[i] = max(1, int(effort.inner / max(timed(call, 1, device), 1e-7)))
     samples: list[list[float]] = [[] for _ in calls]
     start = time.perf_counter()
     while len(samples[0]) < effort.rounds or time.perf_counter() - start < effort.seconds:
@@ -151,17 +157,21 @@ def refusal(peer: Cost, ours: Cost, backward: str, allowed: float, forward: str 
 
 def run_case(case: Case, threads: int, effort: Effort) -> Row | StepCounts:
     """Measure one line of a table."""
+    threads = case.threads or threads
     torch.set_num_threads(threads)
     built = case.build()
     if isinstance(built, StepCounts):
         return built
     effort = dataclasses.replace(effort, seconds=effort.seconds * case.share)
+    if case.rounds is not None:
+        effort = Effort(seconds=0.0, rounds=min(case.rounds, effort.rounds), inner=0.0)
     return _count(case, built, threads) if isinstance(built, Count) else _race(case, built, threads, effort)
 
 
 def _count(case: Case, count: Count, threads: int) -> Row:
     peer, ours = count.measure()
-    ratio = peer / ours if ours else float("inf")
+    above, below = (ours, peer) if count.rate else (peer, ours)
+    ratio = above / below if below else float("inf")
     met = None if case.target is None else case.target.met(ratio, ours)
     spreads = (Spread(v, v, v) for v in (peer, ours, ratio))
     target = str(case.target or "")
@@ -172,14 +182,17 @@ def _race(case: Case, contest: Contest, threads: int, effort: Effort) -> Row:
     field, target = contest.field, str(case.target or "")
     reference = contest.reference()
     peer_cost = cost_of(contest.peer, field, reference, contest.samples)
-    ours = _fastest(contest, effort)
-    our_cost = cost_of(ours, field, reference, contest.samples)
     unit = "ms" if contest.bare is None else "us/step"
     allowed = peer_cost.error
     if contest.yardstick is not None:
         allowed = max(allowed, cost_of(contest.yardstick, field, reference).error)
-    reason = refusal(peer_cost, our_cost, contest.backward, allowed, contest.forward)
-    if reason:
+    entries = [(side, cost_of(side, field, reference, contest.samples)) for side in contest.ours]
+    reasons = [refusal(peer_cost, cost, contest.backward, allowed, contest.forward) for _, cost in entries]
+    comparable = [side for side, reason in zip(contest.ours, reasons, strict=True) if not reason]
+    ours = _fastest(contest, comparable or contest.ours[-1:], effort)
+    our_cost = next(cost for side, cost in entries if side is ours)
+    if not comparable:
+        reason = reasons[-1]
         labels = (contest.peer.label, ours.label)
         return Row(case.name, threads, unit, *labels, None, None, None, 0, peer_cost, our_cost, target, None, reason)
     calls: list[Callable[[], Any]] = [lambda: contest.peer.run(field), lambda: ours.run(field)]
@@ -204,13 +217,13 @@ def _race(case: Case, contest: Contest, threads: int, effort: Effort) -> Row:
     return Row(case.name, threads, unit, *labels, *spreads, len(a), peer_cost, our_cost, target, met, "")
 
 
-def _fastest(contest: Contest, effort: Effort) -> Side:
-    if len(contest.ours) == 1:
-        return contest.ours[0]
+def _fastest(contest: Contest, sides: Sequence[Side], effort: Effort) -> Side:
+    if len(sides) == 1:
+        return sides[0]
     short = Effort(effort.seconds / 4, 3, effort.inner)
-    calls = [lambda side=side: side.run(contest.field) for side in contest.ours]
+    calls = [lambda side=side: side.run(contest.field) for side in sides]
     times = [quantiles(s).median for s in alternate(calls, short, contest.device)]
-    return contest.ours[times.index(min(times))]
+    return sides[times.index(min(times))]
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

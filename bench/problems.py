@@ -38,11 +38,19 @@ class Rotation(nn.Module):
 
 
 class FlowField(nn.Module):
-    """A continuous normalizing flow: state ``(z, logp)``, divergence by one autograd pass for each dimension."""
+    """A continuous normalizing flow as FFJORD has it: state ``(z, logp)``, divergence by autograd.
 
-    def __init__(self, dims: int, hidden: int) -> None:
+    Args:
+        drift: ``dz/dt``.
+        noise: [B, D], of Hutchinson's estimate, which takes one pass; without it, one pass for each dimension.
+    """
+
+    noise: Tensor | None
+
+    def __init__(self, drift: nn.Module, noise: Tensor | None = None) -> None:
         super().__init__()
-        self.drift = MLPField(dims, hidden)
+        self.drift = drift
+        self.register_buffer("noise", noise)
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         z = state[0]
@@ -51,9 +59,12 @@ class FlowField(nn.Module):
             if not z.requires_grad:
                 z = z.detach().requires_grad_()
             dz = self.drift(t, z)
-            trace = torch.zeros_like(z[:, 0])
-            for i in range(z.shape[1]):
-                trace = trace + torch.autograd.grad(dz[:, i].sum(), z, create_graph=True)[0][:, i]
+            if self.noise is not None:
+                trace = (torch.autograd.grad(dz, z, self.noise, create_graph=True)[0] * self.noise).sum(1)
+            else:
+                trace = torch.zeros_like(z[:, 0])
+                for i in range(z.shape[1]):
+                    trace = trace + torch.autograd.grad(dz[:, i].sum(), z, create_graph=True)[0][:, i]
         return (dz, -trace) if keep else (dz.detach(), -trace.detach())
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +16,19 @@ import pytest
 import torch
 from torch import Tensor
 
+import fastode
+
 pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdiffeq")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 try:
     from bench.batches import COUNTED_KINDS, Batch, VanDerPol, batch
     from bench.cases import all_cases
-    from bench.contest import Case, StepCounts
+    from bench.compiled import odeint_sides
+    from bench.contest import Case, Contest, Count, Side, StepCounts, Target
     from bench.libraries import absent
     from bench.measure import Cost, Effort, Row, refusal, run_case, timed
+    from bench.problems import Counted, MLPField, training_side
     from bench.report import left_out, report, step_cells
     from bench.steps import count_steps
 finally:
@@ -31,8 +36,8 @@ finally:
 
 CASES = all_cases(tiny=True)
 AT_ONCE = Effort(seconds=0.0, rounds=1, inner=0.0)
-TIMED = [c for c in CASES if not c.once]
-COUNTED = [c for c in CASES if c.once]
+COUNTED = [c for c in CASES if c.name.startswith("steps of")]
+TIMED = [c for c in CASES if c not in COUNTED]
 
 
 def names(cases: list[Case]) -> list[str]:
@@ -81,6 +86,55 @@ def test_samples_that_feel_their_batch_refuse_the_row() -> None:
     assert counts.same == 0
     assert "2 of 2 samples differ" in counts.refused
     assert "refused: crowded: 2 of 2" in report([counts], {}, markdown=False)
+
+
+def contest_of(*ours: Side) -> Contest:
+    """A peer that takes a moment and errs by 1e-3."""
+    return Contest(torch.nn.Identity(), side_of("peer", 1.001, 1e-3), ours, lambda: torch.ones(1, dtype=torch.float64))
+
+
+def side_of(label: str, value: float, seconds: float) -> Side:
+    return Side(label, lambda field: time.sleep(seconds), lambda _: torch.tensor([value], dtype=torch.float64))
+
+
+def test_the_fastest_way_that_may_be_compared_competes() -> None:
+    ways = (side_of("wrong", 1.1, 0.0), side_of("slow", 1.0, 0.02), side_of("right", 1.0, 1e-3))
+    row = run_case(Case("ways", lambda: contest_of(*ways)), 1, AT_ONCE)
+    assert isinstance(row, Row)
+    assert row.our_label == "right" and row.refused == ""
+    row = run_case(Case("ways", lambda: contest_of(ways[0])), 1, AT_ONCE)
+    assert isinstance(row, Row) and "our error" in row.refused
+
+
+def test_a_case_has_its_own_threads_and_rounds() -> None:
+    seen: list[int] = []
+    ours = Side("ours", lambda field: seen.append(torch.get_num_threads()), lambda _: torch.ones(1).double())
+    row = run_case(Case("few", lambda: contest_of(ours), threads=2, rounds=2), 1, Effort())
+    assert isinstance(row, Row)
+    assert row.threads == 2 and row.rounds == 2
+    assert seen == [2, 2, 2]  # counted, and once a round
+
+
+@pytest.mark.parametrize(("rate", "ratio"), [(False, 4.0), (True, 0.25)])
+def test_of_rates_the_ratio_is_ours_over_the_peers(rate: bool, ratio: float) -> None:
+    count = Count(lambda: (8.0, 2.0), "GFLOP/s", "peer", "ours", rate)
+    row = run_case(Case("rate", lambda: count, Target("ratio", 0.5)), 1, AT_ONCE)
+    assert isinstance(row, Row) and row.ratio is not None
+    assert row.ratio.median == ratio
+    assert row.met is not rate
+
+
+def test_a_compiled_side_counts_native_solves_and_takes_no_others() -> None:
+    field, y0, t = MLPField(2, 4), torch.ones(3, 2), torch.tensor([0.0, 1.0])
+    (side,) = odeint_sides(training_side, field, y0, t, [1e-3])
+    counted = Counted(field)
+    side.run(counted)
+    with fastode.stats() as log:
+        side.run(field)
+    assert counted.evaluations == [entry.n_func for entry in log] and counted.steps == log[0].n_steps > 0
+    (side,) = odeint_sides(training_side, field, y0, t.requires_grad_(), [1e-3])
+    with pytest.raises(RuntimeError, match="gradients of the times"):
+        side.run(Counted(field))
 
 
 def test_tiny_and_full_size_are_the_same_cases() -> None:

@@ -66,7 +66,7 @@ def _outputs(tiny: bool) -> Contest:
 def _flow(tiny: bool, way: str) -> Contest:
     batch = 3 if tiny else 64
     y0, t = (state(batch, 2), torch.zeros(batch)), torch.tensor([0.0, 1.0])
-    field = seeded(lambda: FlowField(2, 64))
+    field = seeded(lambda: FlowField(MLPField(2, 64)))
     loose = {"rtol": 1e-5, "atol": 1e-5}
     peer, ours = {
         "odeint": (torchdiffeq.odeint, fastode.odeint),
