@@ -22,6 +22,8 @@ from .problems import Counted
 
 #: one-minute load above which a measurement on this machine is not to be trusted
 QUIET_LOAD = 0.3
+#: seconds after which idle worker threads have stopped spinning
+PAUSE = 0.01
 #: whose versions are reported where they are installed
 PACKAGES = ("torch", "torchdiffeq", "torchode", "diffrax", "jax")
 
@@ -111,7 +113,11 @@ def timed(call: Callable[[], Any], times: int, device: str = "cpu") -> float:
 
 
 def alternate(calls: Sequence[Callable[[], Any]], effort: Effort, device: str = "cpu") -> list[list[float]]:
-    """Seconds a call, A B A B ..: one list for each of ``calls``, paired by round."""
+    """Seconds a call, A B A B ..: one list for each of ``calls``, paired by round.
+
+    Before its turn a side has a pause and a call that is not timed: worker threads of the other one (OpenMP's spin for
+    a while when they have nothing to do) must not hold a core, nor its data the caches.
+    """
     repeats = [1 for _ in calls]
     if effort.inner > 0:
         for i, call in enumerate(calls):
@@ -121,6 +127,9 @@ def alternate(calls: Sequence[Callable[[], Any]], effort: Effort, device: str = 
     start = time.perf_counter()
     while len(samples[0]) < effort.rounds or time.perf_counter() - start < effort.seconds:
         for sample, call, n in zip(samples, calls, repeats, strict=True):
+            if effort.inner > 0:
+                time.sleep(PAUSE)
+                call()
             sample.append(timed(call, n, device))
         if time.perf_counter() - start > 20 * effort.seconds and len(samples[0]) >= 3:
             break

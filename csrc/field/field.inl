@@ -9,6 +9,7 @@ namespace {
 using field::Code;
 using field::FieldKernels;
 using field::Index;
+using field::LaneControl;
 using field::Matrix;
 using field::Operator;
 using field::Place;
@@ -24,6 +25,7 @@ constexpr Index round_up_to(Index n, Index to) { return (n + to - 1) / to * to; 
 #include "affine.inl"
 #include "run.inl"
 #include "step.inl"
+#include "control.inl"
 
 template <class T>
 void pack(const T* source, const Matrix& matrix, bool panels, T* out) {
@@ -33,7 +35,7 @@ void pack(const T* source, const Matrix& matrix, bool panels, T* out) {
 
 template <class T>
 constexpr FieldKernels<T> table() {
-  return {LANES<T>, run<T>, pack<T>, combine<T>, add_scaled<T>, scaled_squares<T>, select<T>, transpose<T>,
+  return {LANES<T>, run<T>, pack<T>, combine<T>, add_scaled<T>, scaled_squares<T>, select<T>, control<T>, transpose<T>,
           accumulate_outer<T>};
 }
 

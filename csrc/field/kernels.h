@@ -1,5 +1,6 @@
 #pragma once
 // The field engine's kernels of one instruction set, as a table of function pointers.
+#include "fastode/controller.h"
 #include "program.h"
 
 namespace fastode::field {
@@ -57,6 +58,16 @@ struct TileTolerance {
   Index feature_stride;
 };
 
+// Rows in lanes that each have their own steps; see RowState. Arrays of doubles, so that all run in vectors of one width.
+struct LaneControl {
+  double *t, *t1, *dt, *size, *err;
+  double *stop;      // where the step under way must end at the latest
+  double *due;       // the next time at which the row has an output
+  double *attempts, *moves;  // how many steps were tried, and how many of them accepted
+  // what control() says
+  double *factor, *special, *accepted;
+};
+
 template <class T>
 struct FieldKernels {
   Index vector_lanes;
@@ -72,6 +83,9 @@ struct FieldKernels {
                          Index lanes);
   // out[lane] = where mask[lane] != 0: new, else old
   void (*select)(T* out, const T* fresh, const T* mask, Index features, Index lanes);
+  // Judges the attempts of lanes by an integral controller; mask[lane] is 1 where it moved one on, dt[lane] the step under way.
+  // True if no lane is left for control_row.
+  bool (*control)(const RowLimits& rule, const LaneControl& state, const T* sums, Index features, Index lanes, T* mask, T* dt);
   void (*transpose)(const T* x, Index features, Index lanes, T* out);
   void (*outer)(const T* g, Index rows, const T* xt, Index cols, Index lanes, T* total);
 };

@@ -10,7 +10,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "../cpu/dispatch.h"
 #include "../cpu/threads.h"
 #include "gradients.h"
 
@@ -33,72 +32,95 @@ class LaneStates {
  public:
   LaneStates(Index lanes, const RowState& all)
       : all_(all),
-        t_(lanes),
-        t1_(lanes),
-        dt_(lanes),
-        size_(lanes),
+        doubles_(DOUBLES * padded_to(lanes, PAD)),
         history_(2 * lanes, 1.0),
-        err_(lanes),
-        t_end_(lanes),
         stops_(std::max<Index>(1, lanes * all.n_stops)),
-        due_(lanes),
         n_accepted_(lanes),
         n_rejected_(lanes),
         next_stop_(lanes),
         accept_(lanes),
-        status_(lanes, static_cast<std::int32_t>(Status::FINISHED)),
-        state{t_.data(),         t1_.data(),     dt_.data(),         size_.data(),       history_.data(),
-              err_.data(),       t_end_.data(),  accept_.data(),     status_.data(),     n_accepted_.data(),
-              n_rejected_.data(), stops_.data(), next_stop_.data(), due_.data(),        all.n_stops} {}
+        status_(lanes, static_cast<std::int32_t>(Status::FINISHED)) {
+    double** arrays[DOUBLES] = {&lanes_.t,    &lanes_.t1,       &lanes_.dt,    &lanes_.size,   &lanes_.err,     &lanes_.stop,
+                                &lanes_.due,  &lanes_.attempts, &lanes_.moves, &lanes_.factor, &lanes_.special, &lanes_.accepted,
+                                &t_end_};
+    for (int i = 0; i < DOUBLES; ++i) *arrays[i] = doubles_.data() + i * padded_to(lanes, PAD);
+    state_ = {lanes_.t,          lanes_.t1,          lanes_.dt,      lanes_.size,       history_.data(),
+              lanes_.err,        t_end_,             accept_.data(), status_.data(),    n_accepted_.data(),
+              n_rejected_.data(), stops_.data(),     next_stop_.data(), lanes_.due,     all.n_stops};
+  }
+
+  const LaneControl& lanes() const { return lanes_; }
 
   void load(Index l, Index row) {
-    state.t[l] = all_.t[row];
-    state.t1[l] = all_.t1[row];
-    state.dt[l] = all_.dt[row];
-    state.size[l] = all_.size[row];
-    std::memcpy(state.history + 2 * l, all_.history + 2 * row, 2 * sizeof(double));
+    lanes_.t[l] = all_.t[row];
+    lanes_.t1[l] = all_.t1[row];
+    lanes_.dt[l] = all_.dt[row];
+    lanes_.size[l] = all_.size[row];
+    lanes_.due[l] = all_.due[row];
+    lanes_.attempts[l] = static_cast<double>(all_.n_accepted[row] + all_.n_rejected[row]);
+    lanes_.moves[l] = static_cast<double>(all_.n_accepted[row]);
     t_end_[l] = all_.t_end[row];
-    state.status[l] = all_.status[row];
-    state.n_accepted[l] = all_.n_accepted[row];
-    state.n_rejected[l] = all_.n_rejected[row];
+    std::memcpy(&history_[2 * l], all_.history + 2 * row, 2 * sizeof(double));
+    status_[l] = all_.status[row];
     for (Index s = 0; s < all_.n_stops; ++s) stops_[l * all_.n_stops + s] = all_.stops[row * all_.n_stops + s];
-    state.next_stop[l] = all_.next_stop[row];
-    due_[l] = all_.due[row];
+    next_stop_[l] = all_.next_stop[row];
+    lanes_.stop[l] = next_stop(l, state_);
   }
 
   void store(Index l, Index row) const {
-    all_.t[row] = state.t[l];
-    all_.t1[row] = state.t1[l];
-    all_.dt[row] = state.dt[l];
-    all_.size[row] = state.size[l];
-    std::memcpy(all_.history + 2 * row, state.history + 2 * l, 2 * sizeof(double));
-    all_.status[row] = state.status[l];
-    all_.accept[row] = state.accept[l];
-    all_.n_accepted[row] = state.n_accepted[l];
-    all_.n_rejected[row] = state.n_rejected[l];
-    all_.next_stop[row] = state.next_stop[l];
+    all_.t[row] = lanes_.t[l];
+    all_.t1[row] = lanes_.t1[l];
+    all_.dt[row] = lanes_.dt[l];
+    all_.size[row] = lanes_.size[l];
+    std::memcpy(all_.history + 2 * row, &history_[2 * l], 2 * sizeof(double));
+    all_.status[row] = status_[l];
+    all_.accept[row] = accept_[l];
+    all_.n_accepted[row] = static_cast<std::int64_t>(lanes_.moves[l]);
+    all_.n_rejected[row] = static_cast<std::int64_t>(lanes_.attempts[l] - lanes_.moves[l]);
+    all_.next_stop[row] = next_stop_[l];
   }
 
-  void set_due(Index l, double t) { due_[l] = t; }
-  void set_error(Index l, double err) { err_[l] = err; }
+  // control_row for one lane, whatever happens to it; `done` as it returns it.
+  int control(Index l, const RowLimits& rule) {
+    n_accepted_[l] = static_cast<std::int64_t>(lanes_.moves[l]);
+    n_rejected_[l] = static_cast<std::int64_t>(lanes_.attempts[l] - lanes_.moves[l]);
+    const int done = control_row(l, state_, rule, lanes_.factor[l]);
+    lanes_.moves[l] = static_cast<double>(n_accepted_[l]);
+    lanes_.attempts[l] = static_cast<double>(n_accepted_[l] + n_rejected_[l]);
+    lanes_.stop[l] = next_stop(l, state_);
+    return done;
+  }
+
+  // A lane without a row: never ordinary.
+  void idle(Index l, double t) {
+    status_[l] = static_cast<std::int32_t>(Status::FINISHED);
+    lanes_.t[l] = lanes_.t1[l] = lanes_.stop[l] = t;
+    lanes_.dt[l] = 0.0;
+  }
+
+  void set_due(Index l, double t) { lanes_.due[l] = t; }
   bool runs(Index l) const { return status_[l] == static_cast<std::int32_t>(Status::RUNNING); }
 
  private:
+  static constexpr int DOUBLES = 13;
+
   const RowState& all_;
-  std::vector<double> t_, t1_, dt_, size_, history_, err_, t_end_, stops_, due_;
+  Buffer<double> doubles_;
+  LaneControl lanes_;
+  double* t_end_;
+  std::vector<double> history_, stops_;
   std::vector<Index> n_accepted_, n_rejected_, next_stop_;
   std::vector<unsigned char> accept_;
   std::vector<std::int32_t> status_;
-
- public:
-  const RowState state;
+  RowState state_;
 };
 
 // One thread's tile of rows.
 template <class T>
 class RowTile {
  public:
-  RowTile(const Setting<T>& setting, const Engine<T>& engine, Index slots)
+  // Where each lane's step begins and ends is in `t`, `dt` and `t1`.
+  RowTile(const Setting<T>& setting, const Engine<T>& engine, Index slots, double* t, double* dt, double* t1)
       : s_(setting),
         engine_(engine),
         workspace_(engine, slots),
@@ -107,18 +129,17 @@ class RowTile {
         size_(padded_to(setting.features * lanes_, PAD)),
         a_(stage_weights<T>(setting.method)),
         dt_(padded_to(lanes_, PAD)),
-        times_(lanes_),
-        dts_(lanes_),
-        ends_(lanes_) {}
+        times_(t),
+        dts_(dt),
+        ends_(t1) {}
 
   Index lanes() const { return lanes_; }
   Index size() const { return size_; }
   const Workspace<T>& workspace() const { return workspace_; }
   Index seen() const { return engine_.program.has_state ? engine_.program.state.width : 0; }
   Steps<T> steps() const { return {dt_.data(), lanes_ > 1}; }
-  T dt(Index l) const { return dt_[l]; }
+  T* dt() const { return dt_.data(); }
 
-  // Where each lane's step begins and ends.
   void set_step(Index l, double t, double dt, double t1) {
     times_[l] = t;
     dts_[l] = dt;
@@ -180,7 +201,7 @@ class RowTile {
   Index size_;
   std::vector<Weights<T>> a_;
   Buffer<T> dt_;
-  std::vector<double> times_, dts_, ends_;
+  double *times_, *dts_, *ends_;
 };
 
 template <class T>
@@ -198,7 +219,8 @@ class RowSolver {
         outputs_(outputs),
         record_(record),
         first_slopes_(first_slopes),
-        tile_(setting, engine, 1),
+        states_(engine.lanes, state),
+        tile_(setting, engine, 1, states_.lanes().t, states_.lanes().dt, states_.lanes().t1),
         lanes_(engine.lanes),
         n_(setting.features),
         stages_(setting.method.stages),
@@ -210,7 +232,7 @@ class RowSolver {
         sums_(padded_to(lanes_, PAD)),
         b_(setting.method.b.data(), stages_),
         error_weights_(setting.method.error.data(), stages_),
-        states_(lanes_, state),
+        began_(3 * lanes_),
         row_(lanes_, -1) {
     for (int i = 0; i < stages_; ++i) k_[i] = memory_.data() + i * tile_.size();
     y_ = memory_.data() + stages_ * tile_.size();
@@ -238,34 +260,29 @@ class RowSolver {
     for (Index l = 0; l < lanes_; ++l) {
       if (row_[l] < 0 && active > 0) copy_lane(l);  // an idle lane repeats a row, out of harm's way
     }
+    RowLimits ordinary = rule_.limits;
+    if (rule_.limits.filter[1] != 0.0 || rule_.limits.filter[2] != 0.0) ordinary.max_steps = 0;  // no lane is ordinary then
+    const LaneControl& s = states_.lanes();
     unsigned rounds = 0;
     while (active > 0) {
       attempt();
-      const RowState& s = states_.state;
-      current_target().error_factors(rule_.limits, lanes_, s.err, s.dt, factors());
-      bool any_accepted = false;
-      for (Index l = 0; l < lanes_; ++l) {
-        mask_[l] = T(0);
-        if (row_[l] < 0) continue;
-        const double t = s.t[l], dt = s.dt[l], t1 = s.t1[l];
-        const int done = control_row(l, s, rule_.limits, factors_[l]);
-        if ((done & ROW_ACCEPTED) == 0) continue;
-        any_accepted = true;
-        mask_[l] = T(1);
-        if (record_ != nullptr) note_step(l, t, dt, t1);
-        if ((done & ROW_HAS_OUTPUT) != 0) write_outputs(l, t, dt, t1);
+      if (record_ != nullptr) remember(s);
+      const bool all = engine_.kernels.control(ordinary, s, sums_.data(), n_, lanes_, mask_.data(), tile_.dt());
+      if (record_ != nullptr) {
+        for (Index l = 0; l < lanes_; ++l) {
+          if (mask_[l] != T(0)) note_step(l, began_[l], began_[lanes_ + l], began_[2 * lanes_ + l]);
+        }
       }
-      if (any_accepted) {
-        engine_.kernels.select(y_, y1_, mask_.data(), n_, lanes_);
-        engine_.kernels.select(k_[0], k_[stages_ - 1], mask_.data(), n_, lanes_);
-      }
-      for (Index l = 0; l < lanes_; ++l) {
-        if (row_[l] < 0) continue;
-        if (!states_.runs(l)) {
+      if (!all) judge_special_lanes(s);
+      engine_.kernels.select(y_, y1_, mask_.data(), n_, lanes_);
+      engine_.kernels.select(k_[0], k_[stages_ - 1], mask_.data(), n_, lanes_);
+      for (Index l = 0; l < lanes_ && !all; ++l) {
+        if (s.special[l] == 0.0 || row_[l] < 0) continue;
+        if (states_.runs(l)) {
+          tile_.set_step(l, s.t[l], s.dt[l], s.t1[l]);
+        } else {
           finish(l);
           active += refill(l, queue) - 1;
-        } else {
-          tile_.set_step(l, s.t[l], s.dt[l], s.t1[l]);
         }
       }
       if (++rounds % 64 == 0 && stop.check()) return;
@@ -273,9 +290,22 @@ class RowSolver {
   }
 
  private:
-  double* factors() {
-    factors_.resize(lanes_);
-    return factors_.data();
+  void judge_special_lanes(const LaneControl& s) {
+    for (Index l = 0; l < lanes_; ++l) {
+      if (s.special[l] == 0.0 || row_[l] < 0) continue;
+      const double t = s.t[l], dt = s.dt[l], t1 = s.t1[l];
+      const int done = states_.control(l, rule_.limits);
+      if ((done & ROW_ACCEPTED) == 0) continue;
+      mask_[l] = T(1);
+      if (record_ != nullptr) note_step(l, t, dt, t1);
+      if ((done & ROW_HAS_OUTPUT) != 0) write_outputs(l, t, dt, t1);
+    }
+  }
+
+  // Where the steps under way begin and end.
+  void remember(const LaneControl& s) {
+    const double* arrays[3] = {s.t, s.dt, s.t1};
+    for (int i = 0; i < 3; ++i) std::memcpy(&began_[i * lanes_], arrays[i], static_cast<std::size_t>(lanes_) * sizeof(double));
   }
 
   void load_state(Index l, Index row) {
@@ -342,8 +372,8 @@ class RowSolver {
     for (;;) {
       const Index row = row_[l] = queue.take();
       if (row < 0) {
-        states_.state.status[l] = static_cast<std::int32_t>(Status::FINISHED);
-        tile_.set_step(l, states_.state.t[l], 0.0, states_.state.t[l]);
+        states_.idle(l, states_.lanes().t[l]);
+        tile_.set_step(l, states_.lanes().t[l], 0.0, states_.lanes().t[l]);
         return 0;
       }
       propose_row(row, all_, rule_.limits);
@@ -361,8 +391,8 @@ class RowSolver {
     while (row_[from] < 0) ++from;
     load_state(l, row_[from]);
     for (Index f = 0; f < n_; ++f) k_[0][f * lanes_ + l] = k_[0][f * lanes_ + from];
+    states_.idle(l, all_.t[row_[from]]);
     tile_.set_step(l, all_.t[row_[from]], 0.0, all_.t[row_[from]]);
-    states_.state.t[l] = all_.t[row_[from]];
   }
 
   void finish(Index l) {
@@ -379,7 +409,6 @@ class RowSolver {
     tile_.copy(k_[stages_ - 1], tile_.slope_at(y1_, stages_ - 1, 0), n_);
     tile_.combine(error_, nullptr, error_weights_, k, n_);
     engine_.kernels.scaled_squares(sums_.data(), error_, y_, y1_, tolerance(), n_, lanes_);
-    for (Index l = 0; l < lanes_; ++l) states_.set_error(l, rms(l));
   }
 
   void note_step(Index l, double t, double dt, double t1) {
@@ -405,7 +434,7 @@ class RowSolver {
         for (Index f = 0; f < n_; ++f) {
           T sum = T(0);
           for (int j = 0; j < stages_; ++j) sum += static_cast<T>(w[j]) * k_[j][f * lanes_ + l];
-          to[f] = y_[f * lanes_ + l] + tile_.dt(l) * sum;
+          to[f] = y_[f * lanes_ + l] + tile_.dt()[l] * sum;
         }
       }
       if (record_ != nullptr) {
@@ -425,6 +454,7 @@ class RowSolver {
   const RowOutputTimes<T>& outputs_;
   std::vector<RowRecord<T>>* record_;
   const Buffer<T>& first_slopes_;
+  LaneStates states_;
   RowTile<T> tile_;
   Index lanes_, n_;
   int stages_;
@@ -432,9 +462,8 @@ class RowSolver {
   Index tolerance_features_;
   Buffer<T> rtol_, atol_, mask_, sums_;
   Weights<T> b_, error_weights_;
-  LaneStates states_;
+  std::vector<double> began_;
   std::vector<Index> row_;
-  std::vector<double> factors_;
   T* k_[MAX_FIELD_STAGES];
   T *y_, *y1_, *error_;
 };
@@ -452,7 +481,8 @@ class RowSweep {
         t_last_(t_last),
         grad_out_(grad_out),
         count_(count),
-        tile_(setting, engine, setting.method.stages),
+        times_(3 * engine.lanes),
+        tile_(setting, engine, setting.method.stages, &times_[0], &times_[engine.lanes], &times_[2 * engine.lanes]),
         lanes_(engine.lanes),
         n_(setting.features),
         stages_(setting.method.stages),
@@ -618,6 +648,7 @@ class RowSweep {
   const double* t_last_;
   const T* grad_out_;
   Index count_;
+  std::vector<double> times_;
   RowTile<T> tile_;
   Index lanes_, n_;
   int stages_;

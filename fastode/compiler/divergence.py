@@ -234,10 +234,18 @@ def _wide(b: Builder, v: int, width: int) -> int:
     return v if b.width(v) == width else b.gather([(v, 0)] * width)
 
 
+#: A product of so few terms is not worth a thread of torch's, which would then hold a core for milliseconds of the solve,
+#: waiting for more (as OpenMP's threads do): 64 x 2 by 2 x 64 costs 3 ms of a training step so.
+_SMALL_PRODUCT = 16_384
+
+
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
     """In the narrower of both dtypes: matrices of zeros and ones are float64, whatever the state is."""
     dtype = min(a.dtype, b.dtype, key=lambda d: d.itemsize)
-    return a.to(dtype) @ b.to(dtype)
+    a, b = a.to(dtype), b.to(dtype)
+    if a.shape[0] * a.shape[1] * b.shape[1] <= _SMALL_PRODUCT:
+        return (a[:, :, None] * b).sum(1)
+    return a @ b
 
 
 def _transposed(m: Tensor) -> Tensor:
