@@ -111,18 +111,53 @@ void multiply_one(const T* columns, Index rows, Index cols, const T* x, const T*
   for (; r < rows; r += V) column_block<1>(columns + r, padded, cols, x, at(r), out + r);
 }
 
-// x[cols, lanes] as [lanes, padded cols].
+// Elements of two vectors by constant indices, those of `b` behind those of `a`.
+template <int... INDICES, class V>
+inline V picked(V a, V b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, INDICES...);
+#else
+  return __builtin_shuffle(a, b, decltype(a == b){INDICES...});
+#endif
+}
+
+template <int HALF, class V, int... J>
+inline V upper_blocks(V a, V b, std::integer_sequence<int, J...>) {
+  return picked<((J & HALF) == 0 ? J : static_cast<int>(sizeof...(J)) + J - HALF)...>(a, b);
+}
+template <int HALF, class V, int... J>
+inline V lower_blocks(V a, V b, std::integer_sequence<int, J...>) {
+  return picked<((J & HALF) == 0 ? J + HALF : static_cast<int>(sizeof...(J)) + J)...>(a, b);
+}
+
+// One exchange of a square transpose: in every second block of HALF, what lies off the diagonal changes places.
+template <int HALF, class T>
+inline void exchange(Vec<T>* rows) {
+  constexpr int L = LANES<T>;
+  constexpr std::make_integer_sequence<int, L> all{};
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) {
+    if ((i & HALF) != 0) continue;
+    const Vec<T> a = rows[i], b = rows[i + HALF];
+    rows[i] = upper_blocks<HALF>(a, b, all);
+    rows[i + HALF] = lower_blocks<HALF>(a, b, all);
+  }
+  if constexpr (HALF > 1) exchange<HALF / 2, T>(rows);
+}
+
+// x[cols, lanes] as [lanes, padded cols], zeros behind the last column; lanes are whole vectors.
 template <class T>
 void transpose(const T* x, Index cols, Index lanes, T* out) {
-  const Index padded = round_up_to(cols, LANES<T>);
-  for (Index l = 0; l < lanes; ++l) {
-    for (Index c = cols; c < padded; ++c) out[l * padded + c] = T(0);
-  }
-  constexpr Index BLOCK = 16;
-  for (Index c0 = 0; c0 < cols; c0 += BLOCK) {
-    const Index end = c0 + BLOCK < cols ? c0 + BLOCK : cols;
-    for (Index l = 0; l < lanes; ++l) {
-      for (Index c = c0; c < end; ++c) out[l * padded + c] = x[c * lanes + l];
+  constexpr int L = LANES<T>;
+  const Index padded = round_up_to(cols, L);
+  for (Index c = 0; c < cols; c += L) {
+    for (Index l = 0; l < lanes; l += L) {
+      Vec<T> rows[L];
+#pragma GCC unroll 16
+      for (int i = 0; i < L; ++i) rows[i] = c + i < cols ? load(x + (c + i) * lanes + l) : Vec<T>{};
+      exchange<L / 2, T>(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < L; ++i) store(out + (l + i) * padded + c, rows[i]);
     }
   }
 }

@@ -1,5 +1,7 @@
 #pragma once
 // The field engine's kernels of one instruction set, as a table of function pointers.
+#include <utility>
+
 #include "fastode/controller.h"
 #include "program.h"
 
