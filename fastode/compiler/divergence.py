@@ -234,7 +234,7 @@ def _wide(b: Builder, v: int, width: int) -> int:
     return v if b.width(v) == width else b.gather([(v, 0)] * width)
 
 
-#: A product of so few terms is not worth a thread of torch's, which would then hold a core for milliseconds of the solve,
+#: A product of so few terms is not worth a thread of torch's, which would hold a core for milliseconds of the solve,
 #: waiting for more (as OpenMP's threads do): 64 x 2 by 2 x 64 costs 3 ms of a training step so.
 _SMALL_PRODUCT = 16_384
 
