@@ -4,9 +4,10 @@
 // is bound by the two fused multiply-adds a cycle that a core does. The inner loop of `panel` keeps PANEL x 2 accumulators and
 // loads 2 vectors and PANEL broadcast weights for 2 PANEL multiply-adds: 8 loads for 12, below the 2 loads a cycle there are.
 //
-// The order of the sum is that of the columns, from the bias up, in every variant: a sample's result does not depend on how many
-// others are computed beside it.
+// The order of the sum is that of the columns, from the bias up, in blocks of SUMMED columns that are then added, in every
+// variant: a sample's result does not depend on how many others are computed beside it, and rounding grows with a block.
 
+constexpr Index SUMMED = 128;
 constexpr int PANEL = 6;  // rows of a panel: 12 accumulators of two vectors, one broadcast, two loads fit in 16 registers
 
 // [rows, cols] as panels of PANEL rows, column by column; the last panel has the rows that are left.
@@ -34,25 +35,33 @@ void pack_columns(const T* source, Index rows, Index cols, bool transposed, T* o
 template <int HEIGHT, int WIDE, class T>
 void panel(const T* weights, Index cols, const T* x, Index lanes, const T* bias, bool bias_has_lanes, T* out) {
   constexpr int V = LANES<T>;
-  Vec<T> sum[HEIGHT][WIDE];
-  for (int i = 0; i < HEIGHT; ++i) {
-    for (int j = 0; j < WIDE; ++j) {
-      if (bias == nullptr) sum[i][j] = Vec<T>{};
-      else sum[i][j] = bias_has_lanes ? load(bias + i * lanes + j * V) : splat(bias[i]);
-    }
-  }
-  for (Index c = 0; c < cols; ++c) {
-    Vec<T> column[WIDE];
-    for (int j = 0; j < WIDE; ++j) column[j] = load(x + c * lanes + j * V);
-#pragma GCC unroll 6
+  Index begin = 0;
+  do {
+    const Index end = begin + SUMMED < cols ? begin + SUMMED : cols;
+    Vec<T> sum[HEIGHT][WIDE];
     for (int i = 0; i < HEIGHT; ++i) {
-      const Vec<T> weight = splat(weights[c * HEIGHT + i]);
-      for (int j = 0; j < WIDE; ++j) sum[i][j] = fma(weight, column[j], sum[i][j]);
+      for (int j = 0; j < WIDE; ++j) {
+        if (bias == nullptr || begin > 0) sum[i][j] = Vec<T>{};
+        else sum[i][j] = bias_has_lanes ? load(bias + i * lanes + j * V) : splat(bias[i]);
+      }
     }
-  }
-  for (int i = 0; i < HEIGHT; ++i) {
-    for (int j = 0; j < WIDE; ++j) store(out + i * lanes + j * V, sum[i][j]);
-  }
+    for (Index c = begin; c < end; ++c) {
+      Vec<T> column[WIDE];
+      for (int j = 0; j < WIDE; ++j) column[j] = load(x + c * lanes + j * V);
+#pragma GCC unroll 6
+      for (int i = 0; i < HEIGHT; ++i) {
+        const Vec<T> weight = splat(weights[c * HEIGHT + i]);
+        for (int j = 0; j < WIDE; ++j) sum[i][j] = fma(weight, column[j], sum[i][j]);
+      }
+    }
+    for (int i = 0; i < HEIGHT; ++i) {
+      for (int j = 0; j < WIDE; ++j) {
+        T* to = out + i * lanes + j * V;
+        store(to, begin == 0 ? sum[i][j] : load(to) + sum[i][j]);
+      }
+    }
+    begin = end;
+  } while (begin < cols);
 }
 
 // One panel times all lanes. Few rows have few accumulators in flight, so they take four vectors at a time.
@@ -90,13 +99,18 @@ void multiply(const T* panels, Index rows, Index cols, const T* x, Index lanes, 
 template <int WIDE, class T>
 void column_block(const T* columns, Index padded, Index cols, const T* x, const T* bias, T* out) {
   constexpr int V = LANES<T>;
-  Vec<T> sum[WIDE];
-  for (int j = 0; j < WIDE; ++j) sum[j] = bias == nullptr ? Vec<T>{} : load(bias + j * V);
-  for (Index c = 0; c < cols; ++c) {
-    const Vec<T> factor = splat(x[c]);
-    for (int j = 0; j < WIDE; ++j) sum[j] = fma(load(columns + c * padded + j * V), factor, sum[j]);
-  }
-  for (int j = 0; j < WIDE; ++j) store(out + j * V, sum[j]);
+  Index begin = 0;
+  do {
+    const Index end = begin + SUMMED < cols ? begin + SUMMED : cols;
+    Vec<T> sum[WIDE];
+    for (int j = 0; j < WIDE; ++j) sum[j] = bias == nullptr || begin > 0 ? Vec<T>{} : load(bias + j * V);
+    for (Index c = begin; c < end; ++c) {
+      const Vec<T> factor = splat(x[c]);
+      for (int j = 0; j < WIDE; ++j) sum[j] = fma(load(columns + c * padded + j * V), factor, sum[j]);
+    }
+    for (int j = 0; j < WIDE; ++j) store(out + j * V, begin == 0 ? sum[j] : load(out + j * V) + sum[j]);
+    begin = end;
+  } while (begin < cols);
 }
 
 // out[rows] = M x (+ bias), from packed columns; reads and writes up to whole vectors.
@@ -162,13 +176,14 @@ void transpose(const T* x, Index cols, Index lanes, T* out) {
   }
 }
 
-// HEIGHT rows and WIDE vectors of columns of total += g x', summed over lanes; x comes transposed.
+// HEIGHT rows and WIDE vectors of columns of total += g x', summed over lanes (a tile by itself: rounding grows with a tile);
+// x comes transposed.
 template <int HEIGHT, int WIDE, class T>
 void outer_block(const T* g, Index lanes, const T* xt, Index padded, T* total) {
   constexpr int V = LANES<T>;
   Vec<T> sum[HEIGHT][WIDE];
   for (int i = 0; i < HEIGHT; ++i) {
-    for (int j = 0; j < WIDE; ++j) sum[i][j] = load(total + i * padded + j * V);
+    for (int j = 0; j < WIDE; ++j) sum[i][j] = Vec<T>{};
   }
   for (Index l = 0; l < lanes; ++l) {
     Vec<T> row[WIDE];
@@ -180,7 +195,10 @@ void outer_block(const T* g, Index lanes, const T* xt, Index padded, T* total) {
     }
   }
   for (int i = 0; i < HEIGHT; ++i) {
-    for (int j = 0; j < WIDE; ++j) store(total + i * padded + j * V, sum[i][j]);
+    for (int j = 0; j < WIDE; ++j) {
+      T* to = total + i * padded + j * V;
+      store(to, load(to) + sum[i][j]);
+    }
   }
 }
 
