@@ -125,7 +125,6 @@ class RowTile {
         engine_(engine),
         workspace_(engine, slots),
         lanes_(engine.lanes),
-        stages_(setting.method.stages),
         size_(padded_to(setting.features * lanes_, PAD)),
         a_(stage_weights<T>(setting.method)),
         dt_(padded_to(lanes_, PAD)),
@@ -133,7 +132,6 @@ class RowTile {
         dts_(dt),
         ends_(t1) {}
 
-  Index lanes() const { return lanes_; }
   Index size() const { return size_; }
   const Workspace<T>& workspace() const { return workspace_; }
   Index seen() const { return engine_.program.has_state ? engine_.program.state.width : 0; }
@@ -197,7 +195,6 @@ class RowTile {
   const Engine<T>& engine_;
   Workspace<T> workspace_;
   Index lanes_;
-  int stages_;
   Index size_;
   std::vector<Weights<T>> a_;
   Buffer<T> dt_;
@@ -345,8 +342,8 @@ class RowSolver {
     const T* slope[1] = {k_[0]};
     T* trial = y1_;
     tile_.combine(trial, y_, Weights<T>(forward.data(), 1), slope, n_);
-    // the slope at the trial's end: the times of a stage whose node is 1
-    const T* both[2] = {slope_at_end(trial), k_[0]};
+    // the node of the last stage is 1
+    const T* both[2] = {tile_.slope_at(trial, stages_ - 1, 0), k_[0]};
     for (Index l = 0; l < lanes_; ++l) tile_.set_step(l, 0.0, 1.0, 0.0);
     tile_.combine(error_, nullptr, Weights<T>(change.data(), 2), both, n_);
     engine_.kernels.scaled_squares(sums_.data(), error_, y_, y_, tolerance(), n_, lanes_);
@@ -360,11 +357,6 @@ class RowSolver {
       const bool empty = all_.t_end[row] == all_.t[row];
       all_.size[row] = empty ? 1.0 : nan_min(100 * h0[l], h1);
     }
-  }
-
-  const T* slope_at_end(const T* state) {
-    int at_end = stages_ - 1;
-    return tile_.slope_at(state, at_end, 0);
   }
 
   // The next row into a lane; 1 if there is one that has something to do.
