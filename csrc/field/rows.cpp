@@ -490,11 +490,13 @@ class RowSweep {
   }
 
   // `rows` has the row with most steps first; each has one at least.
-  void run(const Index* rows, Index count, T* grad_y, const std::vector<T*>& grad_arguments, Gradients<T>& gradients) {
+  void run(const Index* rows, Index count, T* grad_y, const std::vector<T*>& grad_arguments, Gradients<T>& gradients,
+           Stop& stop) {
     begin(rows, count, grad_y);
     const int last = stages_ - 1;  // the last slope of a step is the first of the next
     const Index steps = static_cast<Index>(record_[rows[0]].t.size());
     for (Index n = steps - 1; n >= 0; --n) {
+      if (n % 64 == 63 && stop.check()) return;
       const bool wanted = outputs_at_end_slope(n);
       if (n < steps - 1 || wanted) {
         if (n == steps - 1) {
@@ -697,7 +699,7 @@ bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::v
     groups[group] = std::make_unique<Gradients<T>>(engine);
     RowSweep<T> row_sweep(setting, engine, record, y_last, t_last, grad_out, count);
     for (Index i = tiling.first(group); i < tiling.first(group + 1) && !stop; ++i) {
-      row_sweep.run(rows.data() + i * tiling.lanes, tiling.rows_in(i), grad_y, grad_arguments, *groups[group]);
+      row_sweep.run(rows.data() + i * tiling.lanes, tiling.rows_in(i), grad_y, grad_arguments, *groups[group], stop);
       stop.check();
     }
   };

@@ -64,13 +64,14 @@ class TileSweep {
   }
 
   // `lambda` is the cotangent of the initial state when done.
-  const T* run(Evaluator<T>& e, Index tile, Gradients<T>& gradients, Index& n_func) {
+  const T* run(Evaluator<T>& e, Index tile, Gradients<T>& gradients, Index& n_func, Stop& stop) {
     std::fill_n(memory_.data(), memory_.size(), T(0));
     for (Buffer<T>& sums : argument_sums_) std::fill_n(sums.data(), sums.size(), T(0));
     const Index steps = static_cast<Index>(record_.t.size());
     const bool shares = s_.method.ends_with_slope;
     const int last = shares ? stages_ - 1 : stages_;
     for (Index n = steps - 1; n >= 0; --n) {
+      if (n % 64 == 63 && stop.check()) return lambda_;
       const StepOutputs<T>& outs = outputs_[n];
       const T dt = static_cast<T>(record_.dt[n]);
       if (shares) {
@@ -212,7 +213,7 @@ Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T
     for (Index i = setting.tiling.first(group); i < setting.tiling.first(group + 1) && !stop; ++i) {
       e.begin_tile(i);
       n_func[group] = 0;
-      const T* lambda = tile_sweep.run(e, i, *groups[group], n_func[group]);
+      const T* lambda = tile_sweep.run(e, i, *groups[group], n_func[group], stop);
       store_tile(lambda, setting.features, setting.tiling, i, grad_y0);
       for (std::size_t k = 0; k < grad_arguments.size(); ++k) {
         const Value& v = engine.program.arguments[engine.program.differentiated[k]];
