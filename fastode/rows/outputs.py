@@ -93,8 +93,7 @@ class RowOutputs:
         """States and events at the start itself."""
         starting = self.ts[:, 0] == t
         self.at_start = starting.nonzero().squeeze(1)
-        for out, part in zip(self.ys, y, strict=True):
-            out[self.at_start, 0] = part[self.at_start]
+        self._write(y, self.at_start, torch.zeros_like(self.at_start), 0)
         self.next += starting
         self.clock.active.due.copy_(self.due.gather(1, self.next[:, None]).squeeze(1))
         if self.events is not None:
@@ -105,10 +104,22 @@ class RowOutputs:
         """The solve is over: states at the ends of the spans that were reached."""
         state = self.clock.all
         last = self.next[:, None] == torch.arange(self.ts.shape[1], device=self.next.device)
-        self.at_end, index = (self.ends & last & (state.t == state.t_end)[:, None]).nonzero().unbind(1)
-        for out, part in zip(self.ys, self.clock.y, strict=True):
-            out[self.at_end, index] = part[self.at_end]
-        self.next[self.at_end] += 1
+        reached = self.ends & last & (state.t == state.t_end)[:, None]
+        self.at_end, index = reached.nonzero().unbind(1)
+        self._write(self.clock.y, self.at_end, index, self.ts.shape[1] - 1)
+        self.next += reached.any(dim=1)
+
+    def _write(self, y: Parts, rows: Tensor, index: Tensor, usual: int) -> None:
+        """States of ``rows`` at their times ``index``; as a rule those of all rows, at the same time.
+
+        Torch indexes by tensors on several threads, which then hold a core of a native solve while they wait for more.
+        """
+        everyone = len(rows) == len(self.next) and bool((index == usual).all())
+        for out, part in zip(self.ys, y, strict=True):
+            if everyone:
+                out[:, usual] = part
+            else:
+                out[rows, index] = part[rows]
 
     def accepted(self, step: Step) -> bool:
         """Outputs and events that the step passed in the rows that accepted it."""
