@@ -1,0 +1,247 @@
+// The discrete adjoint of solves in which every row has its own steps.
+//
+// Going backwards, rows with like numbers of steps share a tile. A lane whose row has no such step waits at the row's first
+// state with a step of zero: its cotangents are zero there, and stay so. (At its last state the field may have no derivative.)
+#include <algorithm>
+#include <memory>
+
+#include "../cpu/threads.h"
+#include "gradients.h"
+#include "row_tile.h"
+#include "rows.h"
+
+namespace fastode::field {
+namespace {
+
+// Rows in the lanes of a tile, from their last steps to their first.
+template <class T>
+class RowSweep {
+ public:
+  RowSweep(const Setting<T>& setting, const Engine<T>& engine, const std::vector<RowRecord<T>>& record, const T* y_last,
+           const double* t_last, const T* grad_out, Index count)
+      : s_(setting),
+        engine_(engine),
+        record_(record),
+        y_last_(y_last),
+        t_last_(t_last),
+        grad_out_(grad_out),
+        count_(count),
+        times_(3 * engine.lanes),
+        tile_(setting, engine, setting.method.stages, &times_[0], &times_[engine.lanes], &times_[2 * engine.lanes]),
+        lanes_(engine.lanes),
+        n_(setting.features),
+        stages_(setting.method.stages),
+        b_(setting.method.b.data(), stages_),
+        memory_((stages_ + 3) * tile_.size()),
+        y_(memory_.data() + stages_ * tile_.size()),
+        lambda_(y_ + tile_.size()),
+        carry_(lambda_ + tile_.size()),
+        lane_(lanes_) {
+    for (const std::int32_t argument : engine.program.differentiated) {
+      argument_sums_.emplace_back(padded_to(engine.program.arguments[argument].width * lanes_, PAD));
+    }
+  }
+
+  // `rows` has the row with most steps first; each has one at least.
+  void run(const Index* rows, Index count, T* grad_y, const std::vector<T*>& grad_arguments, Gradients<T>& gradients,
+           Stop& stop) {
+    begin(rows, count, grad_y);
+    const int last = stages_ - 1;  // the last slope of a step is the first of the next
+    const Index steps = static_cast<Index>(record_[rows[0]].t.size());
+    for (Index n = steps - 1; n >= 0; --n) {
+      if (n % 64 == 63 && stop.check()) return;
+      const bool wanted = outputs_at_end_slope(n);
+      if (n < steps - 1 || wanted) {
+        if (n == steps - 1) {
+          load_step(steps);
+          tile_.slope_at(y_, 0, 0);
+        }
+        pull(0, gradients);
+      }
+      load_step(n);
+      const T* k[MAX_FIELD_STAGES];
+      k[0] = tile_.slope_at(y_, 0, 0);
+      for (int i = 1; i < last; ++i) k[i] = tile_.stage(i, y_, k, i);
+      std::fill_n(memory_.data(), stages_ * tile_.size(), T(0));
+      std::fill_n(carry_, tile_.size(), T(0));
+      outputs_inside(n);
+      for (std::size_t j = 0; j < b_.stage.size(); ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], tile_.steps(), n_);
+      add(lambda_, carry_, T(1), one(), n_);
+      for (int i = last - 1; i >= 1; --i) {
+        const T* g = pull(i, gradients);
+        const Weights<T>& a = tile_.a(i);
+        for (std::size_t j = 0; j < a.stage.size(); ++j) add(slope(a.stage[j]), g, a.weight[j], tile_.steps(), tile_.seen());
+      }
+      if (n == 0) pull(0, gradients);
+    }
+    for (Index l = 0; l < count; ++l) {
+      for (Index f = 0; f < n_; ++f) grad_y[rows[l] * n_ + f] = lambda_[f * lanes_ + l];
+      for (std::size_t a = 0; a < grad_arguments.size(); ++a) {
+        const Index width = engine_.program.arguments[engine_.program.differentiated[a]].width;
+        for (Index f = 0; f < width; ++f) grad_arguments[a][rows[l] * width + f] = argument_sums_[a][f * lanes_ + l];
+      }
+    }
+  }
+
+ private:
+  using Output = typename RowRecord<T>::Output;
+  struct Lane {
+    Index row, steps;
+    const Output *outputs_begin, *outputs_end;  // those not yet passed
+    bool needs_last;                            // outputs inside the last step need the slope at its end
+  };
+
+  static Steps<T> one() {
+    static const T number = T(1);
+    return {&number, false};
+  }
+  T* slope(int i) const { return memory_.data() + i * tile_.size(); }
+  const T* given(const Lane& lane, const Output& output) const { return grad_out_ + (lane.row * count_ + output.index) * n_; }
+  void add(T* out, const T* g, T w, Steps<T> steps, Index features) const {
+    engine_.kernels.add_scaled(out, g, w, steps, features, lanes_);
+  }
+
+  void begin(const Index* rows, Index count, const T* grad_y) {
+    std::fill_n(memory_.data(), memory_.size(), T(0));
+    for (Buffer<T>& sums : argument_sums_) std::fill_n(sums.data(), sums.size(), T(0));
+    for (Index l = 0; l < lanes_; ++l) {
+      const Index row = rows[std::min(l, count - 1)];  // spare lanes repeat a row, without steps
+      const RowRecord<T>& r = record_[row];
+      const Output* outputs = r.outputs.data();
+      Lane& lane = lane_[l] = {row, 0, outputs, outputs, false};
+      if (l < count) {
+        lane.steps = static_cast<Index>(r.t.size());
+        lane.outputs_end = outputs + r.outputs.size();
+        for (const Output& o : r.outputs) lane.needs_last |= o.step == lane.steps - 1 && o.x != 1.0;
+      }
+      tile_.load_arguments(l, row);
+      load_state(l, r.states.data(), r.t[0], 0.0, r.t[0]);
+      if (l < count) {
+        for (Index f = 0; f < n_; ++f) lambda_[f * lanes_ + l] = grad_y[row * n_ + f];
+      }
+    }
+  }
+
+  void load_step(Index n) {
+    for (Index l = 0; l < lanes_; ++l) {
+      const Lane& lane = lane_[l];
+      const RowRecord<T>& r = record_[lane.row];
+      if (n == lane.steps && lane.needs_last) load_state(l, y_last_ + lane.row * n_, t_last_[lane.row], 0.0, t_last_[lane.row]);
+      if (n >= lane.steps) continue;
+      load_state(l, r.states.data() + n * n_, r.t[n], r.dt[n], r.t1[n]);
+    }
+  }
+
+  void load_state(Index l, const T* y, double t, double dt, double t1) {
+    tile_.set_step(l, t, dt, t1);
+    for (Index f = 0; f < n_; ++f) y_[f * lanes_ + l] = y[f];
+  }
+
+  // What outputs inside step n take from the slope at its end; whether there are any.
+  bool outputs_at_end_slope(Index n) {
+    bool any = false;
+    for (Index l = 0; l < lanes_; ++l) {
+      const Lane& lane = lane_[l];
+      for (const Output* o = lane.outputs_end; o != lane.outputs_begin && o[-1].step == n; --o) {
+        if (o[-1].x == 1.0) continue;
+        any = true;
+        const T w = static_cast<T>(output_weights(s_.method, o[-1].x, true)[stages_ - 1] * record_[lane.row].dt[n]);
+        for (Index f = 0; f < n_; ++f) slope(0)[f * lanes_ + l] += w * given(lane, o[-1])[f];
+      }
+    }
+    return any;
+  }
+
+  void outputs_inside(Index n) {
+    for (Index l = 0; l < lanes_; ++l) {
+      Lane& lane = lane_[l];
+      for (; lane.outputs_end != lane.outputs_begin && lane.outputs_end[-1].step == n; --lane.outputs_end) {
+        const Output& o = lane.outputs_end[-1];
+        const T* g = given(lane, o);
+        if (o.x == 1.0) {
+          for (Index f = 0; f < n_; ++f) lambda_[f * lanes_ + l] += g[f];
+          continue;
+        }
+        const std::vector<double> w = output_weights(s_.method, o.x, true);
+        for (int j = 0; j < stages_ - 1; ++j) {
+          const T weight = static_cast<T>(w[j] * record_[lane.row].dt[n]);
+          for (Index f = 0; f < n_; ++f) slope(j)[f * lanes_ + l] += weight * g[f];
+        }
+        for (Index f = 0; f < n_; ++f) carry_[f * lanes_ + l] += g[f];
+      }
+    }
+  }
+
+  // The vector-Jacobian product of the evaluation in `slot`, with the cotangent of its slope; see TileSweep.
+  const T* pull(int slot, Gradients<T>& gradients) {
+    const Program& p = engine_.program;
+    const Workspace<T>& w = tile_.workspace();
+    if (p.has_cotangent) tile_.copy(w.at(p.cotangent, slot), slope(slot), n_);
+    w.run_adjoint(slot);
+    gradients.add(w, slot);
+    for (std::size_t a = 0; a < argument_sums_.size(); ++a) {
+      const Value& v = p.argument_cotangents[a];
+      add(argument_sums_[a].data(), w.at(v, slot), T(1), one(), v.width);
+    }
+    const T* g = w.at(p.state_cotangent, slot);
+    add(lambda_, g, T(1), one(), tile_.seen());
+    return g;
+  }
+
+  const Setting<T>& s_;
+  const Engine<T>& engine_;
+  const std::vector<RowRecord<T>>& record_;
+  const T* y_last_;
+  const double* t_last_;
+  const T* grad_out_;
+  Index count_;
+  std::vector<double> times_;
+  RowTile<T> tile_;
+  Index lanes_, n_;
+  int stages_;
+  Weights<T> b_;
+  Buffer<T> memory_;
+  T *y_, *lambda_, *carry_;
+  std::vector<Lane> lane_;
+  std::vector<Buffer<T>> argument_sums_;
+};
+
+}  // namespace
+
+template <class T>
+bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::vector<RowRecord<T>>& record, const T* y_last,
+                const double* t_last, const T* grad_out, Index count, T* grad_y, const std::vector<T*>& grad_arguments,
+                const std::vector<T*>& grad_constants, Interrupt interrupt) {
+  std::vector<Index> rows;
+  // A row that nothing depends on is left out: the derivatives of one that failed need not be finite.
+  const auto matters = [&](const T* g, Index n) { return std::any_of(g, g + n, [](T x) { return x != T(0); }); };
+  const Index features = setting.features;
+  for (Index r = 0; r < setting.tiling.rows; ++r) {
+    if (record[r].t.empty()) continue;
+    if (matters(grad_y + r * features, features) || matters(grad_out + r * count * features, count * features)) rows.push_back(r);
+  }
+  std::stable_sort(rows.begin(), rows.end(), [&](Index a, Index b) { return record[a].t.size() > record[b].t.size(); });
+  const Tiling tiling(static_cast<Index>(rows.size()), engine.lanes, MOST_GROUPS);
+  std::vector<std::unique_ptr<Gradients<T>>> groups(tiling.groups);
+  Stop stop(interrupt);
+  auto task = [&](Index group) {
+    groups[group] = std::make_unique<Gradients<T>>(engine);
+    RowSweep<T> row_sweep(setting, engine, record, y_last, t_last, grad_out, count);
+    for (Index i = tiling.first(group); i < tiling.first(group + 1) && !stop; ++i) {
+      row_sweep.run(rows.data() + i * tiling.lanes, tiling.rows_in(i), grad_y, grad_arguments, *groups[group], stop);
+      stop.check();
+    }
+  };
+  parallel_for(tiling.groups, setting.threads, task);
+  for (const auto& group : groups) group->add_to(grad_constants);
+  return !stop;
+}
+
+template bool sweep_rows<float>(const Setting<float>&, const Engine<float>&, const std::vector<RowRecord<float>>&,
+                                const float*, const double*, const float*, Index, float*, const std::vector<float*>&,
+                                const std::vector<float*>&, Interrupt);
+template bool sweep_rows<double>(const Setting<double>&, const Engine<double>&, const std::vector<RowRecord<double>>&,
+                                 const double*, const double*, const double*, Index, double*, const std::vector<double*>&,
+                                 const std::vector<double*>&, Interrupt);
+
+}  // namespace fastode::field
