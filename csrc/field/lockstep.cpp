@@ -64,7 +64,7 @@ class Adaptive {
         parts_(static_cast<Index>(rule.parts.size())),
         sums_(tiles_ * parts_) {
     for (Index i = 0; i < tiles_ * (stages_ + 2); ++i) arrays_[i] = memory_.data() + i * size_;
-    for (int i = 1; i < stages_; ++i) a_.emplace_back(&setting.method.a[i * stages_], i);
+    a_ = stage_weights<T>(setting.method);
     b_ = Weights<T>(setting.method.b.data(), stages_);
     error_ = Weights<T>(setting.method.error.data(), stages_);
   }
@@ -83,7 +83,7 @@ class Adaptive {
     double dt = first_step(y0, t, account);
     if (!std::isfinite(dt) && !finite_start()) return end(Outcome::NON_FINITE, dt);
     std::size_t next = 1;
-    write(out, 0, nullptr);
+    write(out);
     if (record != nullptr) {
       record->output_step.assign(1, -1);
       record->output_x.assign(1, 0.0);
@@ -228,20 +228,20 @@ class Adaptive {
     over_tiles([&](Evaluator<T>& e, Index i) {
       T** slopes = k(i);
       for (int j = 1; j < stages_ - 1; ++j) {
-        const T* slope = e.slope_of(y(i), a_[j - 1], slopes, step, s_.stage_time(j, t, dt, t1), 0);
+        const T* slope = e.slope_of(y(i), a_[j], slopes, step, s_.stage_time(j, t, dt, t1), 0);
         e.copy(slopes[j], slope, s_.features);
       }
       e.combine(y1(i), y(i), b_, slopes, step, s_.features);
       const T* last = e.slope_at(y1(i), t1, 0);
       e.copy(slopes[stages_ - 1], last, s_.features);
-      Buffer<T>& error = scratch(e);
+      Buffer<T>& error = scratch();
       e.combine(error.data(), nullptr, error_, slopes, step, s_.features);
       squares(error.data(), y(i), y1(i), i, &sums_[i * parts_]);
     });
     return norm(sums_);
   }
 
-  Buffer<T>& scratch(Evaluator<T>&) {
+  Buffer<T>& scratch() {
     thread_local Buffer<T> error;
     if (error.size() < size_) error = Buffer<T>(size_);
     return error;
@@ -260,7 +260,7 @@ class Adaptive {
     return true;
   }
 
-  void write(T* out, Index, const void*) {
+  void write(T* out) {
     for (Index i = 0; i < tiles_; ++i) store_tile(y(i), s_.features, s_.tiling, i, out);
   }
 
@@ -272,7 +272,7 @@ class Adaptive {
     const std::vector<double> numbers = output_weights(s_.method, x, true);
     const Weights<T> w(numbers.data(), stages_);
     over_tiles([&](Evaluator<T>& e, Index i) {
-      Buffer<T>& state = scratch(e);
+      Buffer<T>& state = scratch();
       e.combine(state.data(), y(i), w, k(i), dt, s_.features);
       store_tile(state.data(), s_.features, s_.tiling, i, out);
     });
