@@ -86,7 +86,7 @@ def solve_natively(
         raise NotServed("callbacks")
     if (engine := engine_from_environment()) is not None:
         raise NotServed(f"FASTODE_ENGINE={engine}")
-    _check_state(y0)
+    check_state_and_arguments(y0, args)
     if not isinstance(t, Tensor) or t.ndim != 1 or not len(t):
         raise NotServed("the times")
     check_time("t", t)
@@ -95,8 +95,6 @@ def solve_natively(
     times_move = t.requires_grad and torch.is_grad_enabled()
     if times_move and (not tableau.adaptive or divergence is not None):
         raise NotServed("gradients of the times of a grid, or of a density")
-    if args and any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
-        raise NotServed("an argument of another dtype")
     native, constants, batched = _native_for(field, y0, args, divergence)
     rows = y0.shape[0] if batched else 1
     features = native.lowered.features
@@ -157,7 +155,12 @@ def _tableau(method: str | None) -> ButcherTableau:
     return found
 
 
-def _check_state(y0: Any) -> None:
+def check_state_and_arguments(y0: Any, args: tuple[Any, ...]) -> None:
+    """Whether the engine can read them.
+
+    Raises:
+        NotServed: it cannot.
+    """
     if not isinstance(y0, Tensor):
         raise NotServed("a state of several parts")
     if type(y0) not in (Tensor, torch.nn.Parameter):
@@ -169,6 +172,8 @@ def _check_state(y0: Any) -> None:
         raise NotServed(f"a state of dtype {y0.dtype} on {y0.device}")
     if 0 in y0.shape[1:] or y0.shape == (0,):
         raise NotServed("a state without features")
+    if args and any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
+        raise NotServed("an argument of another dtype")
 
 
 def _native_for(

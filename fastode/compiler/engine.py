@@ -196,20 +196,12 @@ class Job:
         """Gradients of the initial state, and of those arguments and constants that are wanted."""
         stats = new_stats(self.name, "backward")
         stats.engine = "compiled"
-        n = len(arguments)
-        of_arguments = tuple(i for i in range(n) if wanted[i])
-        of_constants = frozenset(i for i in range(len(constants)) if wanted[n + i])
-        grads: list[Tensor | None] = [
-            torch.zeros_like(x, memory_format=torch.contiguous_format) if w else None
-            for x, w in zip([*arguments, *constants], wanted, strict=True)
-        ]
+        places = GradientPlaces([*arguments, *constants], len(arguments), wanted)
         grad_y0 = torch.empty_like(y0)
-        call = self._call(self.lowered.adjoint(of_constants, of_arguments), y0, arguments, constants)
-        addresses = [0 if g is None else g.data_ptr() for g in grads]
-        given = [a for a, w in zip(addresses[:n], wanted, strict=False) if w]
-        account = call.sweep(record, grad.data_ptr(), grad_y0.data_ptr(), given, addresses[n:])
+        call = self._call(self.lowered.adjoint(places.constants, places.arguments), y0, arguments, constants)
+        account = call.sweep(record, grad.data_ptr(), grad_y0.data_ptr(), *places.addresses)
         stats.n_func = account[1]
-        return grad_y0, grads
+        return grad_y0, places.gradients
 
     def _most_states(self, y0: Tensor) -> int:
         """How many states the memory has room for; two at least, between which steps are taken again."""
@@ -240,6 +232,27 @@ class Job:
                 return too_many_steps(None, self.steps.max_total_steps, stats.t, stats.dt)
             return too_many_steps(int(self.steps.max_steps), self.steps.max_steps, stats.t, stats.dt)
         return NonFiniteState(f"non-finite values in state `y` at t={stats.t:.9g}")
+
+
+class GradientPlaces:
+    """Where the native sweep leaves gradients of the per-row arguments and of the constants.
+
+    Attributes:
+        gradients: of each input, zeros for a start; None where it is not wanted.
+        arguments, constants: the numbers of those that are.
+        addresses: of the gradients of ``arguments``, and of all constants (0 for none).
+    """
+
+    def __init__(self, inputs: Sequence[Tensor], n_arguments: int, wanted: Sequence[bool]) -> None:
+        self.gradients: list[Tensor | None] = [
+            torch.zeros_like(x, memory_format=torch.contiguous_format) if w else None
+            for x, w in zip(inputs, wanted, strict=True)
+        ]
+        numbers = [i for i, w in enumerate(wanted) if w]
+        self.arguments = tuple(i for i in numbers if i < n_arguments)
+        self.constants = frozenset(i - n_arguments for i in numbers if i >= n_arguments)
+        at = [0 if g is None else g.data_ptr() for g in self.gradients]
+        self.addresses = ([at[i] for i in self.arguments], at[n_arguments:])
 
 
 Gradients = tuple[Tensor | None, ...]

@@ -22,8 +22,8 @@ from ..rows.clock import RowsClock
 from ..rows.outputs import RowOutputs
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
-from .dispatch import NotServed, dense, ready
-from .engine import differentiable_once, native_method
+from .dispatch import NotServed, check_state_and_arguments, dense, ready
+from .engine import GradientPlaces, differentiable_once, native_method
 
 #: a row takes at least about so many evaluations, between which no thread waits for another
 _EVALUATIONS = 50
@@ -50,10 +50,7 @@ class NativeRows:
         y0, args = problem.y0[0], problem.field.args
         if problem.spec is not None:
             raise NotServed("a state of several parts")
-        if not y0.is_cpu or y0.dtype not in (torch.float32, torch.float64):
-            raise NotServed(f"a state of dtype {y0.dtype} on {y0.device}")
-        if any(isinstance(a, Tensor) and a.dtype != y0.dtype for a in args):
-            raise NotServed("an argument of another dtype")
+        check_state_and_arguments(y0, args)
         native, constants = ready(field, y0, args, time_per_row=True)
         self.native: Native = native
         arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row]
@@ -103,11 +100,8 @@ class NativeRows:
         """Gradients of the per-row arguments and the constants; that of ``y0`` takes the place of the last states'."""
         grad_ys, grad_y = grads
         n = sum(self.native.per_row)
-        of_arguments = tuple(i for i in range(n) if wanted[i])
-        of_constants = frozenset(i for i in range(len(inputs) - n) if wanted[n + i])
-        found = [torch.zeros_like(x) if w else None for x, w in zip(inputs, wanted, strict=True)]
-        addresses = [0 if g is None else g.data_ptr() for g in found]
-        program = self.native.lowered.adjoint(of_constants, of_arguments)
+        places = GradientPlaces(inputs, n, wanted)
+        program = self.native.lowered.adjoint(places.constants, places.arguments)
         self._call(program, y, inputs[:n], inputs[n:]).sweep_rows(
             record,
             y.data_ptr(),
@@ -115,10 +109,9 @@ class NativeRows:
             grad_ys.data_ptr(),
             grad_ys.shape[1],
             grad_y.data_ptr(),
-            [addresses[i] for i in of_arguments],
-            addresses[n:],
+            *places.addresses,
         )
-        return found
+        return places.gradients
 
     def _call(self, program: Any, y: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
         return _native.FieldCall(
