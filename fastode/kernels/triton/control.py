@@ -1,0 +1,272 @@
+"""control: judge the attempt of every row, move it on where accepted, propose the next; no word to the host.
+
+What is decided is what :mod:`fastode.kernels.reference.control` says for rows of their own, and what
+:class:`fastode.controller.Controller` with :class:`fastode.clock.LockstepClock` says for one shared step
+(``LOCKSTEP``). The same launch adds up the error norm, finds the outputs that the attempt passed and writes the times
+of the next stages, so that a step needs no further kernels for them. A row moves about 150 bytes: the launch itself is
+the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..row_state import FINISHED, LEAST_ERROR, LEAST_SHARE, NON_FINITE, RUNNING, STEP_UNDERFLOW, TOO_MANY_STEPS
+from .arithmetic import before_end, clamp, nan_max, nan_min, power
+from .finish import PartialSums
+from .launch import cdiv
+from .state import COUNTS, REALS, DeviceState
+
+_RUNNING = tl.constexpr(RUNNING)
+_FINISHED = tl.constexpr(FINISHED)
+_STEP_UNDERFLOW = tl.constexpr(STEP_UNDERFLOW)
+_NON_FINITE = tl.constexpr(NON_FINITE)
+_TOO_MANY_STEPS = tl.constexpr(TOO_MANY_STEPS)
+_LEAST_ERROR = tl.constexpr(LEAST_ERROR)
+_LEAST_SHARE = tl.constexpr(LEAST_SHARE)
+_MAX_DOUBLE = tl.constexpr(1.7976931348623157e308)
+
+_T = tl.constexpr(REALS.index("t"))
+_T1 = tl.constexpr(REALS.index("t1"))
+_DT = tl.constexpr(REALS.index("dt"))
+_SIZE = tl.constexpr(REALS.index("size"))
+_HISTORY = tl.constexpr(REALS.index("history"))
+_OLDER = tl.constexpr(REALS.index("older"))
+_ERR = tl.constexpr(REALS.index("err"))
+_T_END = tl.constexpr(REALS.index("t_end"))
+_TRIED_T = tl.constexpr(REALS.index("tried_t"))
+_TRIED_DT = tl.constexpr(REALS.index("tried_dt"))
+_STATUS = tl.constexpr(COUNTS.index("status"))
+_ACCEPT = tl.constexpr(COUNTS.index("accept"))
+_N_ACCEPTED = tl.constexpr(COUNTS.index("n_accepted"))
+_N_REJECTED = tl.constexpr(COUNTS.index("n_rejected"))
+_NEXT_STOP = tl.constexpr(COUNTS.index("next_stop"))
+_NEXT_OUTPUT = tl.constexpr(COUNTS.index("next_output"))
+_FIRST_OUTPUT = tl.constexpr(COUNTS.index("first_output"))
+_SINCE_OUTPUT = tl.constexpr(COUNTS.index("since_output"))
+
+
+@triton.jit
+def _error_norm(partial_ptr, bounds_ptr, elements_ptr, r, here, rows, PARTS: tl.constexpr, ROWS: tl.constexpr,
+                FOLD: tl.constexpr):  # fmt: skip
+    """The largest root mean square of the parts, [ROWS]."""
+    norm = tl.zeros([ROWS], tl.float64)
+    for part in tl.static_range(PARTS):
+        last = tl.load(bounds_ptr + part + 1)
+        total = tl.zeros([FOLD, ROWS], tl.float64)
+        for first in range(tl.load(bounds_ptr + part), last, FOLD):
+            span = first + tl.arange(0, FOLD)
+            inside = (span < last)[:, None] & here[None, :]
+            total += tl.load(partial_ptr + span.to(tl.int64)[:, None] * rows + r[None, :], mask=inside, other=0.0)
+        norm = nan_max(norm, tl.sqrt(tl.sum(total, axis=0) / tl.load(elements_ptr + part)))
+    return norm
+
+
+@triton.jit
+def _limit(limits_ptr, i: tl.constexpr, ROWS: tl.constexpr):
+    """Number ``i`` of ``DeviceState.limits``, [ROWS]."""
+    return tl.load(limits_ptr + i + tl.zeros([ROWS], tl.int32))
+
+
+@triton.jit
+def _judged(err, tried, size, history, older, limits_ptr, LOCKSTEP: tl.constexpr, ROWS: tl.constexpr):
+    """Which attempts are accepted, and the sizes of the next ones before they are cut."""
+    order = _limit(limits_ptr, 0, ROWS)
+    safety = _limit(limits_ptr, 1, ROWS)
+    factor_min = _limit(limits_ptr, 2, ROWS)
+    factor_max = _limit(limits_ptr, 3, ROWS)
+    dt_min = _limit(limits_ptr, 4, ROWS)
+    dt_max = _limit(limits_ptr, 5, ROWS)
+    finite = tl.abs(err) <= _MAX_DOUBLE
+    # numbers of which power takes the logarithm
+    positive = tl.where(finite & (err > 0), err, 1.0)
+    if LOCKSTEP:
+        accept = ((err <= 1) & (tried <= dt_max)) | (tried <= dt_min)
+        wanted = tl.where(finite, safety / power(positive, 1.0 / order), 0.0)
+        factor = nan_min(factor_max, nan_max(wanted, tl.where(err < 1, 1.0, factor_min)))
+        factor = tl.where(err == 0, factor_max, factor)
+        following = tl.where(err == err, tried * factor, dt_min)
+        following = tl.where(tl.abs(following) <= _MAX_DOUBLE, clamp(following, dt_min, dt_max), dt_min)
+    else:
+        accept = (err <= 1) | ((tried <= dt_min) & (err == err))
+        exponent = tl.where(accept, -_limit(limits_ptr, 6, ROWS), -1.0 / order)
+        wanted = safety * power(positive, exponent)
+        filtered = wanted * power(history, -_limit(limits_ptr, 7, ROWS)) * power(older, -_limit(limits_ptr, 8, ROWS))
+        wanted = tl.where(accept, filtered, wanted)
+        smallest = tried * factor_min
+        largest = tried * factor_max
+        largest = tl.where(accept, nan_max(largest, size), largest)
+        following = tl.where(finite, nan_min(largest, nan_max(tried * wanted, smallest)), smallest)
+        following = tl.where(err == 0, largest, following)
+    return accept, following
+
+
+@triton.jit(do_not_specialize=["rows", "n_stops", "n_due"])
+def control_kernel(reals_ptr, counts_ptr, stops_ptr, due_ptr, times_ptr, limits_ptr, partial_ptr, bounds_ptr,
+                   elements_ptr, rows, n_stops, n_due,
+                   NODES: tl.constexpr, PARTS: tl.constexpr, START: tl.constexpr, LOCKSTEP: tl.constexpr,
+                   ROWS: tl.constexpr, FOLD: tl.constexpr, OUTPUTS: tl.constexpr):  # fmt: skip
+    """``START``: only propose the first attempts."""
+    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    here = r < rows
+    reals = reals_ptr + r
+    counts = counts_ptr + r
+    status = tl.load(counts + rows * _STATUS, mask=here, other=_FINISHED)
+    running = here & (status == _RUNNING)
+    t = tl.load(reals + rows * _T, mask=here, other=0.0)
+    size = tl.load(reals + rows * _SIZE, mask=here, other=0.0)
+    t_end = tl.load(reals + rows * _T_END, mask=here, other=0.0)
+    next_stop = tl.load(counts + rows * _NEXT_STOP, mask=here, other=0)
+    next_output = tl.load(counts + rows * _NEXT_OUTPUT, mask=here, other=0)
+    attempts = tl.load(counts + rows * _N_ACCEPTED, mask=here, other=0)
+    attempts += tl.load(counts + rows * _N_REJECTED, mask=here, other=0)
+    since_output = tl.load(counts + rows * _SINCE_OUTPUT, mask=here, other=0)
+    broken = here & (t != t)
+    hopeless = broken
+    if not START:
+        dt = tl.load(reals + rows * _DT, mask=here, other=0.0)
+        t1 = tl.load(reals + rows * _T1, mask=here, other=0.0)
+        history = tl.load(reals + rows * _HISTORY, mask=here, other=1.0)
+        older = tl.load(reals + rows * _OLDER, mask=here, other=1.0)
+        err = _error_norm(partial_ptr, bounds_ptr, elements_ptr, r, here, rows, PARTS, ROWS, FOLD)
+        tried = tl.abs(dt)
+        backward = dt < 0
+        accept, following = _judged(err, tried, size, history, older, limits_ptr, LOCKSTEP, ROWS)
+        accept = accept & running
+        broken = running & (err != err)
+        hopeless = broken & ((tried <= _limit(limits_ptr, 4, ROWS)) | (tried <= tl.abs(t_end - t) * _LEAST_SHARE))
+        size = tl.where(running, following, size)
+        tl.store(reals + rows * _TRIED_T, t, mask=here)
+        tl.store(reals + rows * _TRIED_DT, dt, mask=here)
+        tl.store(reals + rows * _ERR, err, mask=running)
+        t = tl.where(accept, t1, t)
+        tl.store(reals + rows * _OLDER, history, mask=accept)
+        tl.store(reals + rows * _HISTORY, tl.where(err > _LEAST_ERROR, err, _LEAST_ERROR), mask=accept)
+        tl.store(counts + rows * _ACCEPT, accept.to(tl.int64), mask=here)
+        n_accepted = tl.load(counts + rows * _N_ACCEPTED, mask=here, other=0) + accept.to(tl.int64)
+        tl.store(counts + rows * _N_ACCEPTED, n_accepted, mask=here)
+        attempts += running.to(tl.int64)
+        tl.store(counts + rows * _N_REJECTED, attempts - n_accepted, mask=here)
+        stop = tl.load(stops_ptr + r * n_stops + next_stop, mask=here & (next_stop < n_stops), other=float("nan"))
+        next_stop += (accept & (t == stop)).to(tl.int64)
+        tl.store(counts + rows * _NEXT_STOP, next_stop, mask=here)
+        # times of outputs come in order, so that those that were passed are the first of what is left
+        first_output = next_output
+        more = tl.full([], 1, tl.int32)
+        while more > 0:
+            place = next_output[:, None] + tl.arange(0, OUTPUTS)[None, :]
+            known = accept[:, None] & (place < n_due)
+            due = tl.load(due_ptr + r[:, None] * n_due + place, mask=known, other=float("nan"))
+            passed = tl.where(backward[:, None], due >= t[:, None], due <= t[:, None])
+            found = tl.sum(passed.to(tl.int64), axis=1)
+            next_output += found
+            more = tl.max((found == OUTPUTS).to(tl.int32), axis=0)
+        tl.store(counts + rows * _FIRST_OUTPUT, first_output, mask=here)
+        tl.store(counts + rows * _NEXT_OUTPUT, next_output, mask=here)
+        since_output = tl.where(next_output > first_output, 0, since_output)
+
+    # the next attempt
+    left = t_end - t
+    stop = tl.load(stops_ptr + r * n_stops + next_stop, mask=here & (next_stop < n_stops), other=float("nan"))
+    size = tl.where(running & ~hopeless, clamp(size, _limit(limits_ptr, 4, ROWS), _limit(limits_ptr, 5, ROWS)), size)
+    if LOCKSTEP:
+        # a step may pass the end; it lands on prescribed times only
+        ended = next_output == n_due - 1
+        spent = (attempts >= _limit(limits_ptr, 9, ROWS)) | (since_output >= _limit(limits_ptr, 10, ROWS))
+        since_output += 1
+        signed = tl.where(left < 0, -size, size)
+        proposed = t + signed
+        cut = tl.where(left < 0, stop > proposed, stop < proposed)
+        t1 = tl.where(cut, stop, proposed)
+        dt = tl.where(cut, stop - t, signed)
+        underflow = ~tl.where(left < 0, t1 < t, t1 > t)
+        lost = running & ~running
+    else:
+        ended = t == t_end
+        spent = attempts >= _limit(limits_ptr, 9, ROWS)
+        stop = tl.where(stop == stop, stop, t_end)
+        left = stop - t
+        cut = size >= tl.abs(left)
+        dt = tl.where(cut, left, tl.where(left < 0, -size, size))
+        t1 = tl.where(cut, stop, t + dt)
+        underflow = t1 == t
+        lost = ~(size > 0)
+    stopped = tl.where(underflow, _STEP_UNDERFLOW, _RUNNING)
+    stopped = tl.where(spent, _TOO_MANY_STEPS, stopped)
+    stopped = tl.where(lost, _NON_FINITE, stopped)
+    stopped = tl.where(ended, _FINISHED, stopped)
+    if not LOCKSTEP:
+        stopped = tl.where(hopeless | (broken & (stopped == _STEP_UNDERFLOW)), _NON_FINITE, stopped)
+    status = tl.where(running, stopped.to(tl.int64), status)
+    goes_on = here & (status == _RUNNING)
+    dt = tl.where(goes_on, dt, 0.0)
+    t1 = tl.where(goes_on, t1, t)
+    tl.store(reals + rows * _T, t, mask=here)
+    tl.store(reals + rows * _T1, t1, mask=here)
+    tl.store(reals + rows * _DT, dt, mask=here)
+    tl.store(reals + rows * _SIZE, size, mask=here)
+    tl.store(counts + rows * _STATUS, status, mask=here)
+    tl.store(counts + rows * _SINCE_OUTPUT, since_output, mask=goes_on)
+    start = t.to(times_ptr.dtype.element_ty)
+    length = dt.to(times_ptr.dtype.element_ty)
+    for i in tl.static_range(len(NODES)):
+        if NODES[i] == 1:
+            time = before_end(t1.to(times_ptr.dtype.element_ty), dt < 0)
+        else:
+            time = start + length * tl.full([ROWS], NODES[i], times_ptr.dtype.element_ty)
+        tl.store(times_ptr + i * rows + r, time, mask=here)
+
+
+def control(
+    state: DeviceState,
+    partial: PartialSums,
+    nodes: Sequence[float],
+    lockstep: bool,
+    start: bool = False,
+) -> None:
+    """Judge and propose; or only propose, at the ``start``.
+
+    Args:
+        partial: what ``finish`` made of the attempt.
+        nodes: of the method, at which the times of the stages lie.
+        lockstep: the rule of one shared step, which takes its prescribed times and outputs from row 0.
+    """
+    rows = len(state)
+    if not rows:
+        return
+    block_rows, fold, outputs = (1, 1024, 256) if rows == 1 else (64, 4, 4)
+    control_kernel[(cdiv(rows, block_rows),)](
+        state.reals, state.counts, state.stops, state.due, state.times, state.limits, partial.sums, partial.bounds,
+        partial.elements, rows, state.stops.shape[1], state.due.shape[1],
+        NODES=tuple(nodes), PARTS=len(partial.first) - 1, START=start, LOCKSTEP=lockstep,
+        ROWS=block_rows, FOLD=fold, OUTPUTS=outputs, num_warps=4 if rows == 1 else 2, enable_fp_fusion=False,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["rows"])
+def poll_kernel(reals_ptr, counts_ptr, out_ptr, rows, BLOCK: tl.constexpr):
+    """How many rows run on; and the most steps of their present size that one of them needs to its end."""
+    running = tl.zeros([BLOCK], tl.float64)
+    most = tl.zeros([BLOCK], tl.float64)
+    for first in range(0, rows, BLOCK):
+        r = first + tl.arange(0, BLOCK)
+        here = r < rows
+        runs = here & (tl.load(counts_ptr + rows * _STATUS + r, mask=here, other=_FINISHED) == _RUNNING)
+        left = tl.load(reals_ptr + rows * _T_END + r, mask=here, other=0.0)
+        left = tl.abs(left - tl.load(reals_ptr + rows * _T + r, mask=here, other=0.0))
+        size = tl.load(reals_ptr + rows * _SIZE + r, mask=here, other=1.0)
+        running += runs.to(tl.float64)
+        most = tl.maximum(most, tl.where(runs, left / size, 0.0))
+    tl.store(out_ptr, tl.sum(running, axis=0))
+    tl.store(out_ptr + 1, tl.max(most, axis=0))
+
+
+def poll(state: DeviceState, out: Tensor) -> None:
+    """Into ``out`` [2] float64: the number of running rows, and the most steps to an end at the present sizes."""
+    assert out.dtype is torch.float64
+    poll_kernel[(1,)](state.reals, state.counts, out, len(state), BLOCK=1024)

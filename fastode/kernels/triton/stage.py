@@ -1,0 +1,57 @@
+"""stage:  z[r, n] = y[r, n] + dt[r] sum_j a[j] k[j, r, n]      the state at which a stage is evaluated
+
+One pass: with ``m`` slopes of non-zero weight it moves ``(m + 2) T`` bytes an element for ``2 m`` flops, so memory
+bounds it. The weights are constants of the kernel: a method has one variant a stage. ``dt`` is read on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .arithmetic import working
+from .launch import cdiv
+
+BLOCK = 1024
+
+
+@triton.jit
+def stage_kernel(y_ptr, slopes, dt_ptr, z_ptr, count, columns, WEIGHTS: tl.constexpr, SHARED: tl.constexpr,
+                 BLOCK: tl.constexpr):  # fmt: skip
+    """``SHARED``: all elements have one step size, so that no row has to be found."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < count
+    y = working(tl.load(y_ptr + at, mask=inside, other=0.0))
+    if SHARED:  # noqa: SIM108  (both sides of an expression would be compiled)
+        dt = tl.load(dt_ptr).to(y.dtype)
+    else:
+        dt = tl.load(dt_ptr + at // columns, mask=inside, other=0.0).to(y.dtype)
+    step = tl.zeros([BLOCK], y.dtype)
+    for j in tl.static_range(len(slopes)):
+        slope = working(tl.load(slopes[j] + at, mask=inside, other=0.0))
+        step += slope * (tl.full([BLOCK], WEIGHTS[j], y.dtype) * dt)
+    tl.store(z_ptr + at, (y + step).to(z_ptr.dtype.element_ty), mask=inside)
+
+
+def stage(y: Tensor, dt: Tensor, slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The new tensor ``z``.
+
+    Args:
+        y, slopes: contiguous [R, ...], of one floating dtype.
+        dt: [R] or [1] float64; one step size for all rows, or one each.
+        weights: of the slopes; those of weight zero are not read.
+    """
+    z = torch.empty_like(y)
+    count = y.numel()
+    if count:
+        used = [(k, w) for k, w in zip(slopes, weights, strict=True) if w != 0]
+        rows = dt.numel()
+        stage_kernel[(cdiv(count, BLOCK),)](
+            y, tuple([k for k, _ in used]), dt, z, count, count // rows,
+            WEIGHTS=tuple([w for _, w in used]), SHARED=rows == 1, BLOCK=BLOCK,
+        )  # fmt: skip
+    return z

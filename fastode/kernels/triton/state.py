@@ -1,0 +1,100 @@
+"""Where the rows of a solve are, in device memory: what the controller reads and writes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...controller import Controller
+from ..row_state import RowState
+
+#: [R] float64 each, one behind the other in `DeviceState.reals`; `history` is two a row
+REALS = ("t", "t1", "dt", "size", "history", "older", "err", "t_end", "tried_t", "tried_dt")
+#: [R] int64 each, one behind the other in `DeviceState.counts`
+COUNTS = ("status", "accept", "n_accepted", "n_rejected", "next_stop", "next_output", "first_output", "since_output")
+
+
+@dataclass
+class DeviceState:
+    """The arrays of :class:`~fastode.kernels.row_state.RowState`, packed in two, and what kernels hand on.
+
+    Attributes:
+        reals: [10, R] float64: as in ``RowState`` (``history`` and ``older`` are its two columns); ``tried_t`` and
+            ``tried_dt`` are start and signed size of the attempt that ``control`` judged last.
+        counts: [8, R] int64: as in ``RowState``; ``first_output`` up to ``next_output`` are the outputs that the
+            attempt passed; ``since_output`` counts the attempts since the last one.
+        stops: [R, K] float64.
+        due: [R, T + 1] float64; times of outputs in the order in which they come, and NaN after the last.
+        times: [S, R] times of the stages of the attempt under way, in the state's real dtype.
+        limits: [11] float64: order, safety, least and largest factor, least and largest step, the exponents of the
+            filter, divided by the order, and the most attempts of a row, in all and (lockstep) between two outputs.
+    """
+
+    reals: Tensor
+    counts: Tensor
+    stops: Tensor
+    due: Tensor
+    times: Tensor
+    limits: Tensor
+
+    @classmethod
+    def begin(
+        cls,
+        t0: Tensor,
+        t_end: Tensor,
+        stops: Tensor,
+        due: Tensor,
+        stages: int,
+        dtype: torch.dtype,
+        rule: Controller,
+        most_attempts: float,
+        most_since_output: float = math.inf,
+    ) -> DeviceState:
+        """Rows that run from ``t0`` to ``t_end``, [R] float64; the sizes of their first steps are still to be set."""
+        rows = len(t0)
+        reals = torch.zeros(len(REALS), rows, dtype=torch.float64, device=t0.device)
+        exponents = [f / rule.order for f in rule.filter]
+        numbers = [rule.order, rule.safety, rule.factor_min, rule.factor_max, rule.dt_min, rule.dt_max, *exponents]
+        numbers += [most_attempts, most_since_output]
+        state = cls(
+            reals=reals,
+            counts=torch.zeros(len(COUNTS), rows, dtype=torch.int64, device=t0.device),
+            stops=stops.contiguous(),
+            due=due.contiguous(),
+            times=torch.zeros(stages, rows, dtype=dtype, device=t0.device),
+            limits=torch.tensor(numbers, dtype=torch.float64, device=t0.device),
+        )
+        for name in ("t", "t1", "tried_t"):
+            state.real(name).copy_(t0)
+        state.real("t_end").copy_(t_end)
+        reals[REALS.index("history") : REALS.index("older") + 1] = 1.0
+        return state
+
+    def real(self, name: str) -> Tensor:
+        """One of :data:`REALS`, [R], a view."""
+        return self.reals[REALS.index(name)]
+
+    def count(self, name: str) -> Tensor:
+        """One of :data:`COUNTS`, [R], a view."""
+        return self.counts[COUNTS.index(name)]
+
+    def __len__(self) -> int:
+        return self.reals.shape[1]
+
+    def take(self, rows: Tensor) -> DeviceState:
+        """A copy of some rows."""
+        by_row = (self.reals[:, rows], self.counts[:, rows], self.stops[rows], self.due[rows], self.times[:, rows])
+        return DeviceState(*by_row, self.limits)
+
+    def store(self, state: RowState, rows: Tensor | None) -> None:
+        """Write what a solve is judged by into ``rows`` of ``state`` (None: all of them)."""
+        at = slice(None) if rows is None else rows
+        for name in ("t", "t1", "dt", "size", "err"):
+            getattr(state, name)[at] = self.real(name)
+        state.history[at] = torch.stack([self.real("history"), self.real("older")], dim=1)
+        for name in ("status", "accept", "n_accepted", "n_rejected", "next_stop"):
+            array = getattr(state, name)
+            array[at] = self.count(name).to(array.dtype)
