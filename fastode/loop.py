@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from .clock import LockstepClock
 from .controller import Controller, initial_step
-from .errors import NonFiniteState
 from .field import Field
 from .kernels import Engine
 from .kernels.native import NativeStep
 from .kernels.torch_step import TorchStep
-from .problem import Problem
+from .problem import Problem, check_finite
 from .rows.clock import RowsClock, choose_first_steps
 from .tableau import ButcherTableau
 from .tree import Parts
+
+if TYPE_CHECKING:
+    from .observers import Outputs
 
 Kernels = TorchStep | NativeStep
 
@@ -133,8 +135,17 @@ def integrate(
     """
     field, y = problem.field, problem.y0
     rows = len(clock.t) if isinstance(clock, RowsClock) else None
-    kernels = engine.bind(problem.binding(tableau, rows))
     k0 = field(problem.time(clock.t), y)
+    if engine.on_device and isinstance(clock, LockstepClock):
+        from .device import lockstep
+
+        reason = lockstep.refusal(problem, clock, observer)
+        if not reason:
+            reason = lockstep.integrate(problem, tableau, clock, cast("Outputs", observer), k0, first_step)
+        if not reason:
+            return
+        problem.stats.reason = engine.leave_device(reason)
+    kernels = engine.bind(problem.binding(tableau, rows))
     if isinstance(clock, RowsClock):
         if clock.undecided:
             k0 = choose_first_steps(problem, tableau, clock, k0)
@@ -244,15 +255,3 @@ def _without_tape(field: Field, t: Tensor, y: Parts) -> Parts:
     value = tuple([f.detach() for f in field(t, y)])
     field.traced = traced
     return value
-
-
-def check_finite(y: Parts, t: float) -> None:
-    """Refuse to step from a state with NaN or infinity."""
-    for i, part in enumerate(y):
-        if part.device.type != "meta" and not bool(torch.isfinite(part).all()):
-            bad = int((~torch.isfinite(part)).sum())
-            where = f"part {i} of the state" if len(y) > 1 else "the state"
-            raise NonFiniteState(
-                f"non-finite values in state `y`: {bad} of {part.numel()} elements of {where} are NaN or infinite at "
-                f"t={t:.9g}"
-            )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InvalidArgument, UnsupportedInput
+from .errors import InvalidArgument, NonFiniteState, UnsupportedInput
 from .field import Field
 from .kernels.binding import Binding
 from .kernels.norms import NAMED_NORMS, UserNorm
@@ -310,3 +310,15 @@ def coerce_time(t: Tensor, device: torch.device) -> Tensor:
         warnings.warn("t is not on the same device as y0. Coercing to y0.device.", stacklevel=4)
         t = t.to(device)
     return t
+
+
+def check_finite(y: Parts, t: float) -> None:
+    """Refuse to step from a state with NaN or infinity."""
+    for i, part in enumerate(y):
+        if part.device.type != "meta" and not bool(torch.isfinite(part).all()):
+            bad = int((~torch.isfinite(part)).sum())
+            where = f"part {i} of the state" if len(y) > 1 else "the state"
+            raise NonFiniteState(
+                f"non-finite values in state `y`: {bad} of {part.numel()} elements of {where} are NaN or infinite at "
+                f"t={t:.9g}"
+            )

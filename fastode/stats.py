@@ -23,6 +23,8 @@ class SolveStats:
             refused.
         n_func: evaluations of the vector field.
         n_steps: attempted steps; ``n_accepted + n_rejected``.
+        n_idle: attempts that were queued on a device beyond the end of the solve, before the host knew of it; they
+            change nothing and their evaluations are not in ``n_func``.
         t, dt: time reached, and the step size that would come next (0 for fixed grids), in units of t.
     """
 
@@ -33,6 +35,7 @@ class SolveStats:
     n_func: int = 0
     n_accepted: int = 0
     n_rejected: int = 0
+    n_idle: int = 0
     t: float = 0.0
     dt: float = 0.0
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..tree import Parts
 
 
-def no_plain_tensors(parts: Parts, device: str) -> str:
-    """Why kernels on ``device`` cannot work on the memory of these tensors, or an empty string."""
+def no_plain_tensors(parts: Parts, device: str, dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64)) -> str:
+    """Why kernels on ``device`` for ``dtypes`` cannot work on the memory of these tensors, or an empty string."""
     for p in parts:
         if p.device.type != device:
             return f"the state is on {p.device}"
-        if p.dtype not in (torch.float32, torch.float64):
+        if p.dtype not in dtypes:
             return f"the state is {p.dtype}"
         if type(p) not in (Tensor, torch.nn.Parameter):
             return f"the state is a {type(p).__name__}"

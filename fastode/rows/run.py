@@ -158,10 +158,26 @@ def _take_steps(request: RowRequest, problem: Problem, keep: str) -> RowOutputs:
     with torch.no_grad():
         if request.native is not None:
             outputs.record = request.native.integrate(problem, clock, outputs, keep != "")
+        elif request.engine.on_device and _stays_on_device(request, problem, clock, outputs):
+            from ..device import rows
+
+            rows.integrate(problem, request.tableau, clock, outputs, request.max_steps)
         else:
             integrate(problem, request.tableau, request.engine, clock, outputs)
         outputs.finish()
     return outputs
+
+
+def _stays_on_device(request: RowRequest, problem: Problem, clock: RowsClock, outputs: RowOutputs) -> bool:
+    """Whether the device can do all of it; the account says which engine serves, and why not the device."""
+    from ..device import rows
+
+    stats = problem.stats
+    if reason := rows.refusal(clock, outputs):
+        stats.reason = request.engine.leave_device(reason)
+        return False
+    stats.engine, stats.reason = "triton", ""
+    return True
 
 
 def _solve(request: RowRequest, problem: Problem, steps: Run) -> Solved:

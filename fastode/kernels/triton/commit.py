@@ -49,9 +49,10 @@ def _dense_output(y, y1, slopes, at, mask, x, dt, MID: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["rows", "n_due", "out_row", "out_time", "kept"])
-def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr, due_ptr, out_ptr, kept_ptr,
+def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr, due_ptr, out_ptr, places_ptr, kept_ptr,
                   count, columns, rows, n_due, out_row, out_time, kept,
-                  MID: tl.constexpr, SHARED: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+                  MID: tl.constexpr, SHARED: tl.constexpr, PLACED: tl.constexpr, KEEP: tl.constexpr,
+                  BLOCK: tl.constexpr):  # fmt: skip
     """``KEEP`` (one shared step only): the state at the start goes to ``kept_ptr``, place ``n_accepted - 1 - kept``."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
@@ -77,15 +78,19 @@ def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr,
             t = tl.load(reals_ptr + rows * _TRIED_T + row, mask=accept, other=0.0)
             dt = tl.load(reals_ptr + rows * _TRIED_DT + row, mask=accept, other=1.0)
             t1 = tl.load(reals_ptr + rows * _T + row, mask=accept, other=0.0)
-            column = at - row * columns
+            target = at - row * columns
+            if PLACED:
+                target += out_row * tl.load(places_ptr + row, mask=accept, other=0)
+            else:
+                target += out_row * row
             for i in range(0, outputs):
                 index = first + i
                 passed = accept & (index < last)
                 due = tl.load(due_ptr + row * n_due + index, mask=passed, other=0.0)
                 x = tl.where(due == t1, 1.0, (due - t) / dt)
                 value = tl.where(x == 1.0, y1, _dense_output(y, y1, slopes, at, mask, x, dt, MID))
-                place = row * out_row + index * out_time + column
-                tl.store(out_ptr + place, value.to(out_ptr.dtype.element_ty), mask=inside & passed)
+                value = value.to(out_ptr.dtype.element_ty)
+                tl.store(out_ptr + target + index * out_time, value, mask=inside & passed)
         tl.store(y_ptr + at, new, mask=mask)
         last_slope = tl.load(slopes[len(slopes) - 1] + at, mask=mask, other=0.0)
         tl.store(first_slope_ptr + at, last_slope, mask=mask)
@@ -98,14 +103,16 @@ def commit(
     state: DeviceState,
     out: Tensor,
     mid_weights: Sequence[float],
+    places: Tensor | None = None,
     kept: tuple[Tensor, int] | None = None,
 ) -> None:
     """Outputs of the attempt just judged, then ``y`` and ``slopes[0]`` move on, in the rows that accepted it.
 
     Args:
         y, y1, slopes: contiguous [R, ...], of one floating dtype; ``y`` and ``slopes[0]`` are overwritten.
-        out: [R, T, ...] or, seen as such, [T, ...] for one row: contiguous in the state's own axes.
+        out: [R, T, ...], contiguous in the state's own axes.
         mid_weights: of the method; empty if it has no dense output, and then outputs lie at ends of steps.
+        places: [R] int64, which rows of ``out`` the rows are; None for the same ones.
         kept: where the states at the starts of accepted steps go, [capacity, ...], and how many went elsewhere before.
     """
     count, rows = y.numel(), len(state)
@@ -113,8 +120,9 @@ def commit(
         return
     shared = rows == 1
     commit_kernel[(cdiv(count, BLOCK),)](
-        y, y1, slopes[0], tuple(slopes), state.reals, state.counts, state.due, out, y if kept is None else kept[0],
-        count, count // rows, rows, state.due.shape[1], 0 if shared else out.stride(0), out.stride(0 if shared else 1),
+        y, y1, slopes[0], tuple(slopes), state.reals, state.counts, state.due, out,
+        state.counts if places is None else places, y if kept is None else kept[0],
+        count, count // rows, rows, state.due.shape[1], out.stride(0), out.stride(1),
         0 if kept is None else kept[1], MID=tuple(mid_weights) or (0.0,) * len(slopes), SHARED=shared,
-        KEEP=kept is not None, BLOCK=BLOCK, num_warps=4 if shared else 8,
+        PLACED=places is not None, KEEP=kept is not None, BLOCK=BLOCK, num_warps=4 if shared else 8,
     )  # fmt: skip

@@ -173,8 +173,10 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, due_ptr, times_ptr, limits_
     # the next attempt
     left = t_end - t
     stop = tl.load(stops_ptr + r * n_stops + next_stop, mask=here & (next_stop < n_stops), other=float("nan"))
-    size = tl.where(running & ~hopeless, clamp(size, _limit(limits_ptr, 4, ROWS), _limit(limits_ptr, 5, ROWS)), size)
+    bounded = clamp(size, _limit(limits_ptr, 4, ROWS), _limit(limits_ptr, 5, ROWS))
+    size = tl.where(running & ~hopeless, bounded, size)
     if LOCKSTEP:
+        size = tl.where(size == size, size, _limit(limits_ptr, 4, ROWS))
         # a step may pass the end; it lands on prescribed times only
         ended = next_output == n_due - 1
         spent = (attempts >= _limit(limits_ptr, 9, ROWS)) | (since_output >= _limit(limits_ptr, 10, ROWS))
@@ -218,7 +220,7 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, due_ptr, times_ptr, limits_
         if NODES[i] == 1:
             time = before_end(t1.to(times_ptr.dtype.element_ty), dt < 0)
         else:
-            time = start + length * tl.full([ROWS], NODES[i], times_ptr.dtype.element_ty)
+            time = start + length * tl.full([ROWS], NODES[i], tl.float64).to(times_ptr.dtype.element_ty)
         tl.store(times_ptr + i * rows + r, time, mask=here)
 
 

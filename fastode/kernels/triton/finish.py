@@ -28,8 +28,9 @@ TILES = 4
 
 @triton.jit(do_not_specialize=["rows", "first"])
 def finish_kernel(y_ptr, y1_ptr, slopes, dt_ptr, rtol_ptr, atol_ptr, partial_ptr, rows, columns, first,
-                  STATE: tl.constexpr, ERROR: tl.constexpr, WRITE: tl.constexpr, ELEMENTWISE: tl.constexpr,
-                  TILES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+                  STATE: tl.constexpr, ERROR: tl.constexpr, ESTIMATES: tl.constexpr, WRITE: tl.constexpr,
+                  ELEMENTWISE: tl.constexpr, TILES: tl.constexpr, ROWS: tl.constexpr,
+                  COLUMNS: tl.constexpr):  # fmt: skip
     """``first``: where the spans of this part of the state begin among all partial sums."""
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     here = r < rows
@@ -60,10 +61,10 @@ def finish_kernel(y_ptr, y1_ptr, slopes, dt_ptr, rtol_ptr, atol_ptr, partial_ptr
         else:
             rtol = tl.load(rtol_ptr).to(y.dtype)
             atol = tl.load(atol_ptr).to(y.dtype)
-        if len(ERROR) == 0:
-            ratio = y1 * 0
-        else:
+        if ESTIMATES:
             ratio = tl.where(inside, error / (atol + rtol * nan_max(tl.abs(y), tl.abs(y1))), 0.0)
+        else:
+            ratio = y1 * 0
         wide = ratio.to(tl.float64)
         total += wide * wide
     tl.store(partial_ptr + (first + tl.program_id(1)) * rows + r, tl.sum(total, axis=1), mask=here)
@@ -145,6 +146,7 @@ def finish(
     spans = partial.first[part + 1] - partial.first[part]
     finish_kernel[(cdiv(rows, block_rows), spans)](
         y, y1, tuple([k for k, _, _ in used]), dt, *tolerance[:2], partial.sums, rows, columns, partial.first[part],
-        STATE=tuple([b for _, b, _ in used]), ERROR=tuple([e for _, _, e in used]) if error_weights else (),
-        WRITE=write, ELEMENTWISE=tolerance[2], TILES=tiles, ROWS=block_rows, COLUMNS=block_columns,
+        STATE=tuple([b for _, b, _ in used]), ERROR=tuple([e for _, _, e in used]),
+        ESTIMATES=bool(error_weights), WRITE=write, ELEMENTWISE=tolerance[2], TILES=tiles,
+        ROWS=block_rows, COLUMNS=block_columns,
     )  # fmt: skip

@@ -26,7 +26,7 @@ def stage_kernel(y_ptr, slopes, dt_ptr, z_ptr, count, columns, WEIGHTS: tl.const
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     y = working(tl.load(y_ptr + at, mask=inside, other=0.0))
-    if SHARED:  # noqa: SIM108  (both sides of an expression would be compiled)
+    if SHARED:
         dt = tl.load(dt_ptr).to(y.dtype)
     else:
         dt = tl.load(dt_ptr + at // columns, mask=inside, other=0.0).to(y.dtype)

@@ -192,7 +192,14 @@ def test_states_at_the_starts_of_accepted_steps_are_kept(dtype: torch.dtype) -> 
     for accept, filled in ((0, 0), (1, 1)):
         state.count("accept").fill_(accept)
         commit(
-            case.y.clone(), case.y1, [p.clone() for p in case.k], state, kept[:0], case.tableau.mid_weights, (kept, 3)
+            case.y.clone(),
+            case.y1,
+            [p.clone() for p in case.k],
+            state,
+            kept[:0],
+            case.tableau.mid_weights,
+            None,
+            (kept, 3),
         )
         assert int((~kept.isnan()).any(dim=2).sum()) == filled
     assert torch.equal(kept[2], case.y)

@@ -1,0 +1,217 @@
+"""``odeint`` on the device beside the loop of the host: the same steps, evaluations, values and errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fastode
+from fastode.device.progress import MOST_ATTEMPTS, attempts_for
+from fastode.methods import lookup, methods
+from fastode.tableau import ButcherTableau
+
+ADAPTIVE = [name for name in methods() if isinstance(m := lookup(name), ButcherTableau) and m.adaptive]
+ON_DEVICE = {"engine": "triton"}
+
+
+def spiral(t: Tensor, y: Tensor) -> Tensor:
+    return torch.stack(
+        [2 * y[:, 1] ** 3 - 0.1 * y[:, 0] ** 3, -2 * y[:, 0] ** 3 - 0.1 * y[:, 1] ** 3 + torch.sin(t)], 1
+    )
+
+
+def both(*args: Any, options: dict[str, Any] | None = None, **settings: Any) -> tuple[Any, Any, Any, Any]:
+    """Solutions on the device and by the host's loop, and their accounts."""
+    found = fastode.odeint(*args, options={**(options or {}), **ON_DEVICE}, **settings)
+    account = fastode.last_stats()
+    expected = fastode.odeint(*args, options=options, **settings)
+    assert account is not None and account.engine == "triton" and account.reason == ""
+    return found, expected, account, fastode.last_stats()
+
+
+def assert_same_cost(account: Any, expected: Any) -> None:
+    for name in ("n_func", "n_accepted", "n_rejected"):
+        assert getattr(account, name) == getattr(expected, name), name
+    assert account.t == pytest.approx(expected.t, rel=1e-9)
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_the_steps_are_those_of_the_host(method: str, direction: float, dtype: torch.dtype) -> None:
+    y0 = torch.tensor([[1.0, 0.0], [1.0, 0.5], [0.3, 0.2]], dtype=dtype)
+    t = direction * torch.linspace(0, 1, 6, dtype=torch.float64)
+    tol = 1e-3 if method in ("adaptive_heun", "fehlberg2") else 1e-4
+    found, expected, account, host = both(spiral, y0, t, rtol=tol, atol=tol, method=method)
+    assert found.dtype == dtype and torch.equal(found[0], y0)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-3
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    if dtype == torch.float64:
+        assert_same_cost(account, host)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 2, 5), (1030,), (0,), (2, 0)], ids=str)
+def test_states_of_any_shape(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    y0 = torch.randn(shape, dtype=dtype)
+    found, expected, account, host = both(lambda t, y: -y * t, y0, torch.tensor([0.0, 0.5, 1.0]), rtol=1e-4, atol=1e-4)
+    assert found.shape == (3, *shape)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    if dtype == torch.float64:
+        assert_same_cost(account, host)
+
+
+def test_states_of_several_parts_and_tolerances_of_each() -> None:
+    state = {"x": torch.randn(3, 2).double(), "v": (torch.randn(4).double(),)}
+
+    def field(t: Tensor, s: Any) -> Any:
+        return {"x": -s["x"] * s["v"][0][:2], "v": (torch.cos(t * s["v"][0]),)}
+
+    found, expected, account, host = both(field, state, torch.linspace(0, 1, 4), rtol=(1e-4, 1e-6), atol=(1e-5, 1e-7))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert_same_cost(account, host)
+
+
+def test_tolerances_of_every_element() -> None:
+    y0 = torch.randn(3, 2).double()
+    atol = torch.tensor([1e-3, 1e-6]).double()
+    found, expected, account, host = both(spiral, y0, torch.tensor([0.0, 1.0]), rtol=1e-5, atol=atol)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert_same_cost(account, host)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_states_of_16_bits(dtype: torch.dtype) -> None:
+    y0 = torch.linspace(0.5, 2, 12).to(dtype)
+    found, _, _, _ = both(lambda t, y: -y, y0, torch.tensor([0.0, 1.0]), rtol=1e-2, atol=1e-2)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found[1].float(), y0.float() * math.exp(-1), rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"first_step": 0.05}, {"max_step": 0.1}, {"safety": 0.7, "ifactor": 3.0, "dfactor": 0.5},
+     {"step_t": torch.tensor([0.0, 0.3, 0.31, 0.9, 2.0])}],
+    ids=["first_step", "max_step", "factors", "step_t"],
+)  # fmt: skip
+def test_options_are_obeyed(options: dict[str, Any]) -> None:
+    y0 = torch.randn(5, 2).double()
+    found, expected, account, host = both(spiral, y0, torch.linspace(0, 1, 5), rtol=1e-5, atol=1e-5, options=options)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert_same_cost(account, host)
+
+
+def test_many_outputs_in_a_step_and_many_steps_between_outputs() -> None:
+    y0 = torch.randn(4, 2).double()
+    for t in (torch.linspace(0, 0.2, 300).double(), torch.tensor([0.0, 3.0]).double()):
+        found, expected, account, host = both(spiral, y0, t, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        assert_same_cost(account, host)
+
+
+def test_one_time_is_the_initial_state() -> None:
+    y0 = torch.randn(4, 2)
+    found, _, account, _ = both(spiral, y0, torch.tensor([1.0]))
+    assert torch.equal(found, y0[None]) and account.n_steps == 0
+
+
+def test_attempts_beyond_the_end_are_told_and_not_counted() -> None:
+    """Steps that grow less than twofold are foreseen; what is queued in vain changes nothing."""
+    calls = 0
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return -y
+
+    y0 = torch.ones(3).double()
+    t, options = torch.tensor([0.0, 1.0]), {"first_step": 1e-5}
+    found, expected, account, host = both(field, y0, t, options=options, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert_same_cost(account, host)
+    assert calls == 2 * host.n_func + account.n_idle * 6
+
+
+@pytest.mark.parametrize(
+    ("steps", "attempts"),
+    [(0.5, 1), (1.0, 1), (2.9, 1), (3.0, 2), (7.5, 3), (200.0, 7), (1e9, 8), (math.inf, 8), (math.nan, 8)],
+)  # fmt: skip
+def test_how_far_the_host_runs_ahead(steps: float, attempts: int) -> None:
+    assert attempts_for(steps) == attempts <= MOST_ATTEMPTS
+
+
+def failing(field: Callable[..., Tensor], **options: Any) -> tuple[str, str]:
+    """What the device and the host say of a solve that fails."""
+    said = []
+    for extra in (ON_DEVICE, {}):
+        with pytest.raises(fastode.SolverError) as caught:
+            fastode.odeint(field, torch.ones(3).double(), torch.tensor([0.0, 2.0]), options={**options, **extra})
+        said.append(f"{type(caught.value).__name__}: {caught.value}")
+    return said[0], said[1]
+
+
+def test_failures_are_those_of_the_host() -> None:
+    found, expected = failing(lambda t, y: y * torch.nan)
+    assert found == expected
+    found, expected = failing(lambda t, y: y, max_num_steps=3)
+    assert found == expected
+    found, expected = failing(lambda t, y: y, max_total_steps=4)
+    assert found == expected
+    found, expected = failing(lambda t, y: torch.where(t > 0.25, torch.nan, y))
+    assert found == expected and "underflow" in found
+    with pytest.raises(fastode.NonFiniteState, match="non-finite values in state `y`: 1 of 3"):
+        fastode.odeint(lambda t, y: y, torch.tensor([1.0, torch.nan, 2.0]), torch.tensor([0.0, 1.0]), options=ON_DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("why", "settings"),
+    [
+        ("jump_t", {"options": {"jump_t": torch.tensor([0.5])}}),
+        ("min_step", {"options": {"min_step": 0.1}}),
+        ("norm 'max'", {"options": {"norm": "max"}}),
+        ("a norm of the user's", {"options": {"norm": lambda y: y.abs().max()}}),
+        ("events", {"event_fn": lambda t, y: y.sum() - 1}),
+        ("torch.float32", {"options": {"dtype": torch.float32}}),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_what_cannot_stay_on_the_device_is_refused_by_name(why: str, settings: dict[str, Any]) -> None:
+    settings = {**settings, "options": {**settings.get("options", {}), **ON_DEVICE}}
+    with pytest.raises(fastode.InvalidArgument, match=f"engine='triton' cannot serve this solve: .*{why}"):
+        fastode.odeint(spiral, torch.rand(3, 2), torch.tensor([0.0, 1.0]), **settings)
+
+
+def test_a_tape_is_refused_whenever_it_begins() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    fields = [lambda t, y: y * weight, lambda t, y: y * weight if t > 0.1 else y]
+    for field in fields:
+        with pytest.raises(fastode.InvalidArgument, match="a tape is recorded"):
+            fastode.odeint(field, torch.rand(3, 2), torch.tensor([0.0, 1.0]), options=ON_DEVICE)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat([y, t.expand(len(y), 1)], 1))
+
+
+def test_the_continuous_adjoint_runs_on_the_device_both_ways() -> None:
+    net = Net()
+    t = torch.tensor([0.0, 1.0]).double()
+    gradients = []
+    for options in (ON_DEVICE, {}):
+        y0 = torch.linspace(-1, 1, 10).reshape(5, 2).double().requires_grad_()
+        net.zero_grad()
+        with fastode.stats() as log:
+            out = fastode.odeint_adjoint(net, y0, t, rtol=1e-5, atol=1e-5, options=options)
+            out[-1].square().sum().backward()
+        gradients.append([y0.grad, *[p.grad for p in net.parameters()]])
+        assert [s.engine for s in log] == ["triton" if options else "native"] * 2
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
