@@ -139,9 +139,9 @@ def integrate(
     if engine.on_device and isinstance(clock, LockstepClock):
         from .device import lockstep
 
-        reason = lockstep.refusal(problem, clock, observer)
+        reason = lockstep.refusal(problem, tableau, clock, observer)
         if not reason:
-            reason = lockstep.integrate(problem, tableau, clock, cast("Outputs", observer), k0, first_step)
+            reason = lockstep.integrate(problem, tableau, clock, cast("Outputs", observer), k0, first_step, jump)
         if not reason:
             return
         problem.stats.reason = engine.leave_device(reason)

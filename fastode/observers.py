@@ -17,7 +17,13 @@ from .tree import Parts
 
 
 class Outputs:
-    """The state at every requested time, by dense output where a step passed one."""
+    """The state at every requested time, by dense output where a step passed one.
+
+    Attributes:
+        keeps_steps: whether steps are wanted as well, which a solve on a device hands over at its end.
+    """
+
+    keeps_steps = False
 
     def __init__(self, problem: Problem, clock: LockstepClock) -> None:
         self.direction = problem.direction
@@ -43,6 +49,11 @@ class Outputs:
             if i == len(times):
                 return True
         return False
+
+    def take_steps(self, numbers: list[list[float]], states: list[Parts], jumps: set[float]) -> None:
+        """The accepted steps of a solve on a device: start, size, end, first output inside and that after the last of
+        each, and the states at their starts; and the times of jumps."""
+        raise NotImplementedError
 
     def _state(self, step: Step, i: int) -> Parts:
         if self.shifts is None:

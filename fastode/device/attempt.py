@@ -29,8 +29,7 @@ class Attempt:
         fresh: the first slope is evaluated in every attempt; in the first one only if it is not ``known``.
 
     Attributes:
-        kept: where the states at the starts of accepted steps go, [capacity, *shape] for each part, and how many steps
-            have gone elsewhere before; or None.
+        kept: where accepted steps go, as :func:`fastode.kernels.triton.commit` takes it for each part; or None.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Attempt:
         self.times = [time[0] if lockstep else time for time in state.times.unbind(0)]
         self.staged = len(y) - problem.quadratures
         self.fresh, self.known = fresh, known
-        self.kept: tuple[Parts, int] | None = None
+        self.kept: tuple[Parts, Tensor, int] | None = None
 
     def start(self) -> None:
         """Propose the first step."""
@@ -92,7 +91,7 @@ class Attempt:
     def commit(self, y1: Parts, k: Sequence[Parts]) -> None:
         """What follows from the decision."""
         for j, out in enumerate(self.out):
-            kept = None if self.kept is None else (self.kept[0][j], self.kept[1])
+            kept = None if self.kept is None else (self.kept[0][j], *self.kept[1:])
             slopes = _of_part(k, j)
             commit(self.y[j], y1[j], slopes, self.state, out, self.tableau.mid_weights, self.places, kept)
 

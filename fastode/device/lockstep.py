@@ -6,11 +6,13 @@ of every attempt.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from ..clock import LockstepClock, step_underflow, too_many_steps
-from ..kernels.row_state import FINISHED, TOO_MANY_STEPS
+from ..kernels.row_state import EVENT, FINISHED, RUNNING, TOO_MANY_STEPS
 from ..kernels.triton import DeviceState
 from ..observers import Outputs
 from ..problem import Problem, check_finite
@@ -18,23 +20,24 @@ from ..tableau import ButcherTableau
 from ..tree import Parts
 from .attempt import Attempt
 from .first_step import first_step as choose_first_step
-from .progress import Progress, detached
+from .kept import KeptSteps
+from .progress import Progress, detached, on_device_of
 
 _TAPE = "a tape is recorded"
 
 
-def refusal(problem: Problem, clock: LockstepClock, observer: object) -> str:
+def refusal(problem: Problem, tableau: ButcherTableau, clock: LockstepClock, observer: object) -> str:
     """Why this solve cannot stay on the device, or an empty string."""
     if problem.field.traced or problem.needs_tape:
         return _TAPE
-    if type(observer) is not Outputs:
-        return "events, dense solutions and steps that are kept for a gradient"
+    if not isinstance(observer, Outputs):
+        return "events and dense solutions"
+    if observer.keeps_steps and not tableau.last_stage_is_solution:
+        return "the gradient of a method whose last stage is not at the new state"
     if problem.norm != "rms":
         return f"norm {problem.norm!r}" if isinstance(problem.norm, str) else "a norm of the user's"
     if any(problem.callbacks):
         return "callbacks"
-    if clock.jump_s:
-        return "jump_t"
     if clock.controller.dt_min > 0:
         return "min_step"
     if problem.time_dtype is not torch.float64:
@@ -43,86 +46,137 @@ def refusal(problem: Problem, clock: LockstepClock, observer: object) -> str:
 
 
 def integrate(
-    problem: Problem, tableau: ButcherTableau, clock: LockstepClock, outputs: Outputs, k0: Parts, first: float | None
+    problem: Problem,
+    tableau: ButcherTableau,
+    clock: LockstepClock,
+    outputs: Outputs,
+    k0: Parts,
+    first: float | None,
+    jump: Callable[[float, Parts], Parts] | None = None,
 ) -> str:
     """Fill ``outputs`` and the account; or say why that could not be done.
 
     Args:
         k0: the slope at the start.
         first: size of the first step, or None for Hairer's heuristic.
+        jump: as in :func:`fastode.loop.integrate`.
 
     Raises:
         NonFiniteState, StepSizeUnderflow, TooManySteps: the solve cannot go on.
     """
-    device, times = problem.y0[0].device, outputs.times
-    problem.stats.engine, problem.stats.reason = "triton", ""
-    if outputs.start(clock.t, problem.y0):
-        return ""
-    state = _state(problem, tableau, clock, times, device)
-    if first is None:
-        size, k_first = choose_first_step(problem, tableau, k0, state.real("t"))
-        state.real("size").copy_(size)
-    else:
-        state.real("size").fill_(first)
-        k_first = detached(k0)
-    out = tuple([p.new_empty((len(times) - 1, *p.shape)) for p in problem.y0])
-    places = tuple([o[None] for o in out])
-    attempt = Attempt(problem, tableau, state, detached(problem.y0), k_first, places, lockstep=True)
-    attempt.start()
-    progress = Progress(device)
-    queued = 0
-    running, count = progress.ask(state)
-    while running:
-        for _ in range(count):
-            attempt()
-        queued += count
-        running, count = progress.ask(state)
-    if problem.field.traced:
-        return _TAPE
-    _settle(problem, tableau, clock, state, queued)
-    outputs.states.extend(zip(*out, strict=True))
+    with on_device_of(problem.y0[0]):
+        problem.stats.engine, problem.stats.reason = "triton", ""
+        if outputs.start(clock.t, problem.y0):
+            return ""
+        solve = _Solve(problem, tableau, clock, outputs, k0, first)
+        solve.run(jump)
+        if problem.field.traced:
+            return _TAPE
+        solve.settle()
     return ""
 
 
-def _state(
-    problem: Problem, tableau: ButcherTableau, clock: LockstepClock, times: list[float], device: torch.device
-) -> DeviceState:
-    direction = problem.direction
-    start = direction * clock.t
-    stops = [direction * s for s in clock.step_s if s > start]
+class _Solve:
+    """One solve: its place on the device, and what the host does about it."""
 
-    def numbers(values: list[float]) -> Tensor:
-        return torch.tensor([values], dtype=torch.float64, device=device)
+    def __init__(
+        self,
+        problem: Problem,
+        tableau: ButcherTableau,
+        clock: LockstepClock,
+        outputs: Outputs,
+        k0: Parts,
+        first: float | None,
+    ) -> None:
+        self.problem, self.tableau, self.clock, self.outputs = problem, tableau, clock, outputs
+        self.state = state = _begin(problem, tableau, clock, outputs.times)
+        if first is None:
+            size, k_first = choose_first_step(problem, tableau, k0, state.real("t"))
+            state.real("size").copy_(size)
+        else:
+            state.real("size").fill_(first)
+            k_first = detached(k0)
+        self.out = tuple([p.new_empty((1, len(outputs.times) - 1, *p.shape)) for p in problem.y0])
+        self.attempt = Attempt(problem, tableau, state, detached(problem.y0), k_first, self.out, lockstep=True)
+        self.kept = KeptSteps(self.attempt) if outputs.keeps_steps else None
+        self.queued = 0
+
+    def run(self, jump: Callable[[float, Parts], Parts] | None) -> None:
+        """Queue attempts until the solve has ended."""
+        progress = Progress(self.state.reals.device)
+        self.attempt.start()
+        running, count = progress.ask(self.state)
+        while True:
+            while running:
+                if self.kept is not None:
+                    self.kept.make_room(count)
+                for _ in range(count):
+                    self.attempt()
+                self.queued += count
+                running, count = progress.ask(self.state)
+                if self.kept is not None:
+                    self.kept.collect(progress.accepted)
+            if int(self.state.count("status")) != EVENT:
+                return
+            self._jump(jump)
+            running, count = progress.ask(self.state)
+
+    def _jump(self, jump: Callable[[float, Parts], Parts] | None) -> None:
+        """The solve paused at a jump: go on from the state after it."""
+        attempt, t = self.attempt, float(self.state.real("t"))
+        if jump is not None:
+            _overwrite(attempt.y, jump(t, tuple([p.clone() for p in attempt.y])))
+        _overwrite(attempt.k_first, self.problem.field(self.problem.time(t, side=1.0), attempt.y))
+        self.state.count("status").fill_(RUNNING)
+        attempt.start()
+
+    def settle(self) -> None:
+        """The outputs and the account; or the error that ended the solve."""
+        stats, clock, state = self.problem.stats, self.clock, self.state
+        t, dt = (float(state.real(name)) for name in ("t", "size"))
+        status, stats.n_accepted, stats.n_rejected, since_output = (
+            int(state.count(name)) for name in ("status", "n_accepted", "n_rejected", "since_output")
+        )
+        stats.n_idle = self.queued - stats.n_steps
+        stats.n_func -= stats.n_idle * (self.tableau.stages - 1)
+        stats.t, stats.dt = t, dt
+        if status == FINISHED:
+            self.outputs.states.extend(zip(*[o[0].unbind(0) for o in self.out], strict=True))
+            if self.kept is not None:
+                jumps = {self.problem.direction * s for s in clock.jump_s}
+                self.outputs.take_steps(self.kept.numbers(), self.kept.states, jumps)
+            return
+        if not stats.n_steps:
+            check_finite(self.problem.y0, t)
+        if status == TOO_MANY_STEPS:
+            if stats.n_steps >= clock.max_total_steps:
+                raise too_many_steps(None, clock.max_total_steps, t, dt)
+            raise too_many_steps(since_output, clock.max_steps, t, dt)
+        raise step_underflow(t, dt)
+
+
+def _begin(problem: Problem, tableau: ButcherTableau, clock: LockstepClock, times: list[float]) -> DeviceState:
+    direction, start = problem.direction, problem.direction * clock.t
+    stops = sorted([(s, 0) for s in clock.step_s if s > start] + [(s, 1) for s in clock.jump_s if s > start])
+
+    def numbers(values: Sequence[float]) -> Tensor:
+        return torch.tensor([values], dtype=torch.float64, device=problem.y0[0].device)
 
     return DeviceState.begin(
         numbers([clock.t])[0],
         numbers([times[-1]])[0],
-        numbers(stops),
+        numbers([direction * s for s, _ in stops]),
         numbers([*times[1:], float("nan")]),
         tableau.stages,
         problem.real_dtype,
         clock.controller,
         clock.max_total_steps,
         clock.max_steps,
+        numbers([is_jump for _, is_jump in stops]).long(),
+        clock.resume,
     )
 
 
-def _settle(problem: Problem, tableau: ButcherTableau, clock: LockstepClock, state: DeviceState, queued: int) -> None:
-    """The account; and the error that ended the solve, if one did."""
-    stats = problem.stats
-    t, dt = (float(state.real(name)) for name in ("t", "size"))
-    status, stats.n_accepted, stats.n_rejected, since_output = (
-        int(state.count(name)) for name in ("status", "n_accepted", "n_rejected", "since_output")
-    )
-    stats.n_idle = queued - stats.n_steps
-    stats.n_func -= stats.n_idle * (tableau.stages - 1)
-    stats.t, stats.dt = t, dt
-    if status == FINISHED:
-        return
-    if not stats.n_steps:
-        check_finite(problem.y0, t)
-    if status == TOO_MANY_STEPS:
-        if stats.n_steps >= clock.max_total_steps:
-            raise too_many_steps(None, clock.max_total_steps, t, dt)
-        raise too_many_steps(since_output, clock.max_steps, t, dt)
-    raise step_underflow(t, dt)
+def _overwrite(parts: Parts, values: Parts) -> None:
+    for part, value in zip(parts, values, strict=True):
+        part.copy_(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +17,17 @@ MOST_ATTEMPTS = 8
 
 
 class Progress:
-    """Asks a solve how far it is."""
+    """Asks a solve how far it is.
+
+    Attributes:
+        accepted: steps of all rows, when it was asked last.
+    """
+
+    accepted = 0
 
     def __init__(self, device: torch.device) -> None:
-        self.numbers = torch.zeros(2, dtype=torch.float64, device=device)
-        self.pinned = torch.zeros(2, dtype=torch.float64, pin_memory=True) if device.type == "cuda" else self.numbers
+        self.numbers = torch.zeros(3, dtype=torch.float64, device=device)
+        self.pinned = torch.zeros(3, dtype=torch.float64, pin_memory=True) if device.type == "cuda" else self.numbers
 
     def ask(self, state: DeviceState) -> tuple[int, int]:
         """How many rows run on, and how many attempts to queue before asking again; waits for the device.
@@ -30,13 +38,19 @@ class Progress:
         if self.pinned is not self.numbers:
             self.pinned.copy_(self.numbers, non_blocking=True)
             torch.cuda.current_stream(self.numbers.device).synchronize()
-        running, steps = self.pinned.tolist()
+        running, steps, accepted = self.pinned.tolist()
+        self.accepted = int(accepted)
         return int(running), attempts_for(steps)
 
 
 def attempts_for(steps: float) -> int:
     """How many attempts to queue where ``steps`` of the present size lead to the end."""
     return MOST_ATTEMPTS if not steps < 2.0**MOST_ATTEMPTS else max(1, min(MOST_ATTEMPTS, int(math.log2(1 + steps))))
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Where Triton launches on the tensor's device: its current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def detached(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

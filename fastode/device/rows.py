@@ -19,7 +19,7 @@ from ..rows.outputs import RowOutputs, RowStep
 from ..tableau import ButcherTableau
 from ..tree import Parts
 from .attempt import Attempt
-from .progress import Progress, detached
+from .progress import Progress, detached, on_device_of
 
 
 def refusal(clock: RowsClock, outputs: RowOutputs) -> str:
@@ -107,6 +107,13 @@ def _kept_step(state: DeviceState, took: Tensor, y: Parts, rows: Tensor | None, 
 
 def integrate(problem: Problem, tableau: ButcherTableau, clock: RowsClock, outputs: RowOutputs, max_steps: int) -> None:
     """Take all steps of all rows, into ``clock`` and ``outputs``."""
+    with on_device_of(problem.y0[0]):
+        _integrate(problem, tableau, clock, outputs, max_steps)
+
+
+def _integrate(
+    problem: Problem, tableau: ButcherTableau, clock: RowsClock, outputs: RowOutputs, max_steps: int
+) -> None:
     outputs.start(clock.t, clock.y)
     state = clock.all
     k0 = problem.field(clock.start_times(None, state.t, problem.real_dtype), problem.y0)

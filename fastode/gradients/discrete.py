@@ -85,6 +85,8 @@ class _DiscreteSolve(torch.autograd.Function):
 class _Recorder(Outputs):
     """Outputs, and the steps that made them."""
 
+    keeps_steps = True
+
     def __init__(self, problem: Problem, clock: LockstepClock, keep_slope: bool) -> None:
         super().__init__(problem, clock)
         self.steps: list[KeptStep] = []
@@ -109,6 +111,14 @@ class _Recorder(Outputs):
         )
         self.jumped = self.clock.on_jump
         return done
+
+    def take_steps(self, numbers: list[list[float]], states: list[Parts], jumps: set[float]) -> None:
+        for (t, dt, t1, first, last), y in zip(numbers, states, strict=True):
+            # outputs are counted from the first after the start
+            inside = list(range(int(first) + 1, int(last) + 1))
+            self.steps.append(
+                KeptStep(t, dt, t1, y, inside, None, fresh=not self.steps or t in jumps, after_jump=t in jumps)
+            )
 
 
 def _record_adaptive(request: Request, problem: Problem) -> tuple[list[Parts], list[KeptStep]]:

@@ -49,11 +49,12 @@ def _dense_output(y, y1, slopes, at, mask, x, dt, MID: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["rows", "n_due", "out_row", "out_time", "kept"])
-def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr, due_ptr, out_ptr, places_ptr, kept_ptr,
+def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr, due_ptr, out_ptr, places_ptr,
+                  kept_ptr, log_ptr,
                   count, columns, rows, n_due, out_row, out_time, kept,
                   MID: tl.constexpr, SHARED: tl.constexpr, PLACED: tl.constexpr, KEEP: tl.constexpr,
                   BLOCK: tl.constexpr):  # fmt: skip
-    """``KEEP`` (one shared step only): the state at the start goes to ``kept_ptr``, place ``n_accepted - 1 - kept``."""
+    """``KEEP`` (one shared step only): it goes to place ``n_accepted - 1 - kept`` of ``kept_ptr`` and ``log_ptr``."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     if SHARED:
@@ -78,6 +79,13 @@ def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr,
             t = tl.load(reals_ptr + rows * _TRIED_T + row, mask=accept, other=0.0)
             dt = tl.load(reals_ptr + rows * _TRIED_DT + row, mask=accept, other=1.0)
             t1 = tl.load(reals_ptr + rows * _T + row, mask=accept, other=0.0)
+            if KEEP:
+                if tl.program_id(0) == 0:
+                    tl.store(log_ptr + place * 5, t)
+                    tl.store(log_ptr + place * 5 + 1, dt)
+                    tl.store(log_ptr + place * 5 + 2, t1)
+                    tl.store(log_ptr + place * 5 + 3, first.to(tl.float64))
+                    tl.store(log_ptr + place * 5 + 4, last.to(tl.float64))
             target = at - row * columns
             if PLACED:
                 target += out_row * tl.load(places_ptr + row, mask=accept, other=0)
@@ -104,7 +112,7 @@ def commit(
     out: Tensor,
     mid_weights: Sequence[float],
     places: Tensor | None = None,
-    kept: tuple[Tensor, int] | None = None,
+    kept: tuple[Tensor, Tensor, int] | None = None,
 ) -> None:
     """Outputs of the attempt just judged, then ``y`` and ``slopes[0]`` move on, in the rows that accepted it.
 
@@ -113,7 +121,9 @@ def commit(
         out: [R, T, ...], contiguous in the state's own axes.
         mid_weights: of the method; empty if it has no dense output, and then outputs lie at ends of steps.
         places: [R] int64, which rows of ``out`` the rows are; None for the same ones.
-        kept: where the states at the starts of accepted steps go, [capacity, ...], and how many went elsewhere before.
+        kept: where accepted steps go (one shared step only): their states at the start, [capacity, ...], and numbers,
+            [capacity, 5] float64 (start, size, end, first output and that after the last); and how many went elsewhere
+            before.
     """
     count, rows = y.numel(), len(state)
     if not count:
@@ -122,7 +132,8 @@ def commit(
     commit_kernel[(cdiv(count, BLOCK),)](
         y, y1, slopes[0], tuple(slopes), state.reals, state.counts, state.due, out,
         state.counts if places is None else places, y if kept is None else kept[0],
+        state.reals if kept is None else kept[1],
         count, count // rows, rows, state.due.shape[1], out.stride(0), out.stride(1),
-        0 if kept is None else kept[1], MID=tuple(mid_weights) or (0.0,) * len(slopes), SHARED=shared,
+        0 if kept is None else kept[2], MID=tuple(mid_weights) or (0.0,) * len(slopes), SHARED=shared,
         PLACED=places is not None, KEEP=kept is not None, BLOCK=BLOCK, num_warps=4 if shared else 8,
     )  # fmt: skip

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..row_state import FINISHED, LEAST_ERROR, LEAST_SHARE, NON_FINITE, RUNNING, STEP_UNDERFLOW, TOO_MANY_STEPS
+from ..row_state import EVENT, FINISHED, LEAST_ERROR, LEAST_SHARE, NON_FINITE, RUNNING, STEP_UNDERFLOW, TOO_MANY_STEPS
 from .arithmetic import before_end, clamp, nan_max, nan_min, power
 from .finish import PartialSums
 from .launch import cdiv
@@ -24,6 +24,7 @@ from .state import COUNTS, REALS, DeviceState
 
 _RUNNING = tl.constexpr(RUNNING)
 _FINISHED = tl.constexpr(FINISHED)
+_EVENT = tl.constexpr(EVENT)
 _STEP_UNDERFLOW = tl.constexpr(STEP_UNDERFLOW)
 _NON_FINITE = tl.constexpr(NON_FINITE)
 _TOO_MANY_STEPS = tl.constexpr(TOO_MANY_STEPS)
@@ -107,7 +108,7 @@ def _judged(err, tried, size, history, older, limits_ptr, LOCKSTEP: tl.constexpr
 
 
 @triton.jit(do_not_specialize=["rows", "n_stops", "n_due"])
-def control_kernel(reals_ptr, counts_ptr, stops_ptr, due_ptr, times_ptr, limits_ptr, partial_ptr, bounds_ptr,
+def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_ptr, limits_ptr, partial_ptr, bounds_ptr,
                    elements_ptr, rows, n_stops, n_due,
                    NODES: tl.constexpr, PARTS: tl.constexpr, START: tl.constexpr, LOCKSTEP: tl.constexpr,
                    ROWS: tl.constexpr, FOLD: tl.constexpr, OUTPUTS: tl.constexpr):  # fmt: skip
@@ -128,6 +129,7 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, due_ptr, times_ptr, limits_
     since_output = tl.load(counts + rows * _SINCE_OUTPUT, mask=here, other=0)
     broken = here & (t != t)
     hopeless = broken
+    paused = broken
     if not START:
         dt = tl.load(reals + rows * _DT, mask=here, other=0.0)
         t1 = tl.load(reals + rows * _T1, mask=here, other=0.0)
@@ -140,7 +142,6 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, due_ptr, times_ptr, limits_
         accept = accept & running
         broken = running & (err != err)
         hopeless = broken & ((tried <= _limit(limits_ptr, 4, ROWS)) | (tried <= tl.abs(t_end - t) * _LEAST_SHARE))
-        size = tl.where(running, following, size)
         tl.store(reals + rows * _TRIED_T, t, mask=here)
         tl.store(reals + rows * _TRIED_DT, dt, mask=here)
         tl.store(reals + rows * _ERR, err, mask=running)
@@ -152,8 +153,15 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, due_ptr, times_ptr, limits_
         tl.store(counts + rows * _N_ACCEPTED, n_accepted, mask=here)
         attempts += running.to(tl.int64)
         tl.store(counts + rows * _N_REJECTED, attempts - n_accepted, mask=here)
-        stop = tl.load(stops_ptr + r * n_stops + next_stop, mask=here & (next_stop < n_stops), other=float("nan"))
-        next_stop += (accept & (t == stop)).to(tl.int64)
+        more_stops = here & (next_stop < n_stops)
+        stop = tl.load(stops_ptr + r * n_stops + next_stop, mask=more_stops, other=float("nan"))
+        at_stop = accept & (t == stop)
+        paused = at_stop & (tl.load(jumps_ptr + r * n_stops + next_stop, mask=more_stops, other=0) == 1)
+        if LOCKSTEP:
+            resumed = paused & (_limit(limits_ptr, 11, ROWS) == 1)
+            following = tl.where(resumed, nan_max(following, size), following)
+        size = tl.where(running, following, size)
+        next_stop += at_stop.to(tl.int64)
         tl.store(counts + rows * _NEXT_STOP, next_stop, mask=here)
         # times of outputs come in order, so that those that were passed are the first of what is left
         first_output = next_output
@@ -200,6 +208,7 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, due_ptr, times_ptr, limits_
         lost = ~(size > 0)
     stopped = tl.where(underflow, _STEP_UNDERFLOW, _RUNNING)
     stopped = tl.where(spent, _TOO_MANY_STEPS, stopped)
+    stopped = tl.where(paused, _EVENT, stopped)
     stopped = tl.where(lost, _NON_FINITE, stopped)
     stopped = tl.where(ended, _FINISHED, stopped)
     if not LOCKSTEP:
@@ -243,8 +252,8 @@ def control(
         return
     block_rows, fold, outputs = (1, 1024, 256) if rows == 1 else (64, 4, 4)
     control_kernel[(cdiv(rows, block_rows),)](
-        state.reals, state.counts, state.stops, state.due, state.times, state.limits, partial.sums, partial.bounds,
-        partial.elements, rows, state.stops.shape[1], state.due.shape[1],
+        state.reals, state.counts, state.stops, state.jumps, state.due, state.times, state.limits, partial.sums,
+        partial.bounds, partial.elements, rows, state.stops.shape[1], state.due.shape[1],
         NODES=tuple(nodes), PARTS=len(partial.first) - 1, START=start, LOCKSTEP=lockstep,
         ROWS=block_rows, FOLD=fold, OUTPUTS=outputs, num_warps=4 if rows == 1 else 2, enable_fp_fusion=False,
     )  # fmt: skip
@@ -252,8 +261,9 @@ def control(
 
 @triton.jit(do_not_specialize=["rows"])
 def poll_kernel(reals_ptr, counts_ptr, out_ptr, rows, BLOCK: tl.constexpr):
-    """How many rows run on; and the most steps of their present size that one of them needs to its end."""
+    """How many rows run on; the most steps of their present size that one needs to its end; steps accepted so far."""
     running = tl.zeros([BLOCK], tl.float64)
+    accepted = tl.zeros([BLOCK], tl.float64)
     most = tl.zeros([BLOCK], tl.float64)
     for first in range(0, rows, BLOCK):
         r = first + tl.arange(0, BLOCK)
@@ -263,12 +273,14 @@ def poll_kernel(reals_ptr, counts_ptr, out_ptr, rows, BLOCK: tl.constexpr):
         left = tl.abs(left - tl.load(reals_ptr + rows * _T + r, mask=here, other=0.0))
         size = tl.load(reals_ptr + rows * _SIZE + r, mask=here, other=1.0)
         running += runs.to(tl.float64)
+        accepted += tl.load(counts_ptr + rows * _N_ACCEPTED + r, mask=here, other=0).to(tl.float64)
         most = tl.maximum(most, tl.where(runs, left / size, 0.0))
     tl.store(out_ptr, tl.sum(running, axis=0))
     tl.store(out_ptr + 1, tl.max(most, axis=0))
+    tl.store(out_ptr + 2, tl.sum(accepted, axis=0))
 
 
 def poll(state: DeviceState, out: Tensor) -> None:
-    """Into ``out`` [2] float64: the number of running rows, and the most steps to an end at the present sizes."""
+    """Into ``out`` [3] float64: the running rows, the most steps to an end at the present sizes, accepted steps."""
     assert out.dtype is torch.float64
     poll_kernel[(1,)](state.reals, state.counts, out, len(state), BLOCK=1024)

@@ -27,15 +27,18 @@ class DeviceState:
         counts: [8, R] int64: as in ``RowState``; ``first_output`` up to ``next_output`` are the outputs that the
             attempt passed; ``since_output`` counts the attempts since the last one.
         stops: [R, K] float64.
+        jumps: [R, K] int64; 1 at stops where the row pauses (status ``EVENT``), for the host to change its state.
         due: [R, T + 1] float64; times of outputs in the order in which they come, and NaN after the last.
         times: [S, R] times of the stages of the attempt under way, in the state's real dtype.
-        limits: [11] float64: order, safety, least and largest factor, least and largest step, the exponents of the
-            filter, divided by the order, and the most attempts of a row, in all and (lockstep) between two outputs.
+        limits: [12] float64: order, safety, least and largest factor, least and largest step, the exponents of the
+            filter, divided by the order, the most attempts of a row, in all and (lockstep) between two outputs, and
+            (lockstep) 1 if a row goes on from a pause with the size from before it was cut, where that is larger.
     """
 
     reals: Tensor
     counts: Tensor
     stops: Tensor
+    jumps: Tensor
     due: Tensor
     times: Tensor
     limits: Tensor
@@ -52,17 +55,20 @@ class DeviceState:
         rule: Controller,
         most_attempts: float,
         most_since_output: float = math.inf,
+        jumps: Tensor | None = None,
+        resume: bool = False,
     ) -> DeviceState:
         """Rows that run from ``t0`` to ``t_end``, [R] float64; the sizes of their first steps are still to be set."""
         rows = len(t0)
         reals = torch.zeros(len(REALS), rows, dtype=torch.float64, device=t0.device)
         exponents = [f / rule.order for f in rule.filter]
         numbers = [rule.order, rule.safety, rule.factor_min, rule.factor_max, rule.dt_min, rule.dt_max, *exponents]
-        numbers += [most_attempts, most_since_output]
+        numbers += [most_attempts, most_since_output, float(resume)]
         state = cls(
             reals=reals,
             counts=torch.zeros(len(COUNTS), rows, dtype=torch.int64, device=t0.device),
             stops=stops.contiguous(),
+            jumps=torch.zeros_like(stops, dtype=torch.int64) if jumps is None else jumps.contiguous(),
             due=due.contiguous(),
             times=torch.zeros(stages, rows, dtype=dtype, device=t0.device),
             limits=torch.tensor(numbers, dtype=torch.float64, device=t0.device),
@@ -86,8 +92,8 @@ class DeviceState:
 
     def take(self, rows: Tensor) -> DeviceState:
         """A copy of some rows."""
-        by_row = (self.reals[:, rows], self.counts[:, rows], self.stops[rows], self.due[rows], self.times[:, rows])
-        return DeviceState(*by_row, self.limits)
+        reals, counts, times = (x[:, rows] for x in (self.reals, self.counts, self.times))
+        return DeviceState(reals, counts, self.stops[rows], self.jumps[rows], self.due[rows], times, self.limits)
 
     def store(self, state: RowState, rows: Tensor | None) -> None:
         """Write what a solve is judged by into ``rows`` of ``state`` (None: all of them)."""

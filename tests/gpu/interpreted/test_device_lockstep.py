@@ -94,8 +94,9 @@ def test_states_of_16_bits(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"first_step": 0.05}, {"max_step": 0.1}, {"safety": 0.7, "ifactor": 3.0, "dfactor": 0.5},
-     {"step_t": torch.tensor([0.0, 0.3, 0.31, 0.9, 2.0])}],
-    ids=["first_step", "max_step", "factors", "step_t"],
+     {"step_t": torch.tensor([0.0, 0.3, 0.31, 0.9, 2.0])}, {"jump_t": torch.tensor([0.25, 0.6])},
+     {"step_t": torch.tensor([0.1, 0.5]), "jump_t": torch.tensor([0.3])}],
+    ids=["first_step", "max_step", "factors", "step_t", "jump_t", "both"],
 )  # fmt: skip
 def test_options_are_obeyed(options: dict[str, Any]) -> None:
     y0 = torch.randn(5, 2).double()
@@ -169,7 +170,6 @@ def test_failures_are_those_of_the_host() -> None:
 @pytest.mark.parametrize(
     ("why", "settings"),
     [
-        ("jump_t", {"options": {"jump_t": torch.tensor([0.5])}}),
         ("min_step", {"options": {"min_step": 0.1}}),
         ("norm 'max'", {"options": {"norm": "max"}}),
         ("a norm of the user's", {"options": {"norm": lambda y: y.abs().max()}}),
@@ -201,17 +201,24 @@ class Net(nn.Module):
         return self.net(torch.cat([y, t.expand(len(y), 1)], 1))
 
 
-def test_the_continuous_adjoint_runs_on_the_device_both_ways() -> None:
+@pytest.mark.parametrize("gradient", ["backsolve", "discrete"])
+@pytest.mark.parametrize("times", [2, 4])
+def test_gradients_of_solves_on_the_device_are_those_of_the_host(gradient: str, times: int) -> None:
+    """With several times the backward solve of ``backsolve`` pauses at each of them."""
     net = Net()
-    t = torch.tensor([0.0, 1.0]).double()
-    gradients = []
+    t = torch.linspace(0, 1, times).double()
+    gradients, counts = [], []
     for options in (ON_DEVICE, {}):
         y0 = torch.linspace(-1, 1, 10).reshape(5, 2).double().requires_grad_()
         net.zero_grad()
         with fastode.stats() as log:
-            out = fastode.odeint_adjoint(net, y0, t, rtol=1e-5, atol=1e-5, options=options)
-            out[-1].square().sum().backward()
+            out = fastode.odeint_adjoint(net, y0, t, rtol=1e-5, atol=1e-5, options=options, gradient=gradient)
+            out[1:].square().sum().backward()
         gradients.append([y0.grad, *[p.grad for p in net.parameters()]])
-        assert [s.engine for s in log] == ["triton" if options else "native"] * 2
+        assert log[0].engine == ("triton" if options else "native")
+        counts.append([(s.n_func, s.n_accepted) for s in log])
+        if gradient == "backsolve":
+            assert log[1].engine == log[0].engine
+    assert counts[0] == counts[1]
     for found, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)

@@ -188,6 +188,7 @@ def test_states_at_the_starts_of_accepted_steps_are_kept(dtype: torch.dtype) -> 
     case = Case("dopri5", (1, 7), dtype)
     state = case.state(torch.full((1, 1), torch.nan, dtype=torch.float64))
     kept = torch.full((4, 1, 7), torch.nan, dtype=dtype)
+    log = torch.full((4, 5), torch.nan, dtype=torch.float64)
     state.count("n_accepted").fill_(6)
     for accept, filled in ((0, 0), (1, 1)):
         state.count("accept").fill_(accept)
@@ -196,10 +197,12 @@ def test_states_at_the_starts_of_accepted_steps_are_kept(dtype: torch.dtype) -> 
             case.y1,
             [p.clone() for p in case.k],
             state,
-            kept[:0],
+            kept[None, :0],
             case.tableau.mid_weights,
             None,
-            (kept, 3),
+            (kept, log, 3),
         )
         assert int((~kept.isnan()).any(dim=2).sum()) == filled
     assert torch.equal(kept[2], case.y)
+    assert bool((log[2] == 0).all()) and bool(log[[0, 1, 3]].isnan().all())
+    assert log[2].tolist() == [0.0, 0.0, 0.0, 0.0, 0.0] and bool(log[[0, 1, 3]].isnan().all())
