@@ -141,7 +141,9 @@ def integrate(
 
         reason = lockstep.refusal(problem, tableau, clock, observer)
         if not reason:
-            reason = lockstep.integrate(problem, tableau, clock, cast("Outputs", observer), k0, first_step, jump)
+            reason = lockstep.integrate(
+                problem, tableau, clock, cast("Outputs", observer), k0, first_step, jump, engine.cuda_graph
+            )
         if not reason:
             return
         problem.stats.reason = engine.leave_device(reason)

@@ -50,6 +50,7 @@ ADAPTIVE_OPTIONS = frozenset(
         "dtype",
         "norm",
         "engine",
+        "cuda_graph",
     ]
 )
 GRID_OPTIONS = frozenset(["step_size", "grid_constructor", "interp", "perturb", "norm", "engine"])
@@ -174,6 +175,7 @@ class Request:
     def engine(self, stats: SolveStats) -> Engine:
         """The engine of the solve; its name and reason go to the account."""
         engine = select(self.y0, self.options.get("engine"))
+        engine.cuda_graph = bool(self.options.get("cuda_graph", False))
         stats.engine, stats.reason = engine.name, self.note or engine.reason
         return engine
 

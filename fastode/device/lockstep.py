@@ -20,6 +20,7 @@ from ..tableau import ButcherTableau
 from ..tree import Parts
 from .attempt import Attempt
 from .first_step import first_step as choose_first_step
+from .graph import WORTH_CAPTURING, Repeated
 from .kept import KeptSteps
 from .progress import Progress, detached, on_device_of
 
@@ -53,6 +54,7 @@ def integrate(
     k0: Parts,
     first: float | None,
     jump: Callable[[float, Parts], Parts] | None = None,
+    cuda_graph: bool = False,
 ) -> str:
     """Fill ``outputs`` and the account; or say why that could not be done.
 
@@ -60,6 +62,7 @@ def integrate(
         k0: the slope at the start.
         first: size of the first step, or None for Hairer's heuristic.
         jump: as in :func:`fastode.loop.integrate`.
+        cuda_graph: repeat attempts as a CUDA graph, once there are enough to come.
 
     Raises:
         NonFiniteState, StepSizeUnderflow, TooManySteps: the solve cannot go on.
@@ -69,7 +72,7 @@ def integrate(
         if outputs.start(clock.t, problem.y0):
             return ""
         solve = _Solve(problem, tableau, clock, outputs, k0, first)
-        solve.run(jump)
+        solve.run(jump, cuda_graph)
         if problem.field.traced:
             return _TAPE
         solve.settle()
@@ -101,17 +104,23 @@ class _Solve:
         self.kept = KeptSteps(self.attempt) if outputs.keeps_steps else None
         self.queued = 0
 
-    def run(self, jump: Callable[[float, Parts], Parts] | None) -> None:
+    def run(self, jump: Callable[[float, Parts], Parts] | None, cuda_graph: bool) -> None:
         """Queue attempts until the solve has ended."""
         progress = Progress(self.state.reals.device)
         self.attempt.start()
         running, count = progress.ask(self.state)
+        # what is kept moves on from chunk to chunk, which a graph cannot follow
+        graph = Repeated(self.attempt) if cuda_graph and self.kept is None else None
         while True:
             while running:
                 if self.kept is not None:
                     self.kept.make_room(count)
-                for _ in range(count):
-                    self.attempt()
+                # the first attempt compiles kernels, which a capture must not
+                if graph is None or not self.queued or (count < WORTH_CAPTURING and not graph.ready):
+                    for _ in range(count):
+                        self.attempt()
+                else:
+                    self._repeat(graph, count)
                 self.queued += count
                 running, count = progress.ask(self.state)
                 if self.kept is not None:
@@ -120,6 +129,14 @@ class _Solve:
                 return
             self._jump(jump)
             running, count = progress.ask(self.state)
+
+    def _repeat(self, graph: Repeated, count: int) -> None:
+        """Attempts of which Python sees no evaluation, but for those that capture them."""
+        stats = self.problem.stats
+        calls = stats.n_func + count * (self.tableau.stages - 1)
+        for _ in range(count):
+            graph()
+        stats.n_func, stats.reason = calls, graph.reason
 
     def _jump(self, jump: Callable[[float, Parts], Parts] | None) -> None:
         """The solve paused at a jump: go on from the state after it."""

@@ -37,6 +37,8 @@ class Engine:
         self.reason = reason
         self.on_device = on_device
         self.named = named
+        #: whether a solve on the device is to repeat its attempts as a CUDA graph
+        self.cuda_graph = False
 
     def leave_device(self, why: str) -> str:
         """What the account says of a solve that does not stay on the device.
@@ -59,6 +61,10 @@ class Engine:
         """The kernels of one solve."""
         if self.name == "cuda":
             return cuda.CudaRowsStep(binding)
+        if self.on_device:
+            from .triton.step import TritonStep
+
+            return TritonStep(binding)
         if self.name == "native":
             return NativeStep(binding) if binding.rows is None else NativeRowsStep(binding)
         return TorchStep(binding)

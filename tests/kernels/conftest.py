@@ -15,16 +15,18 @@ from fastode.kernels.cuda import launch
 from .cuda_on_cpu import CudaOnCpu
 
 #: what also serves solves with one step size
-LOCKSTEP = tuple(name for name in ENGINES if name != "cuda")
+LOCKSTEP = tuple(name for name in ENGINES if name not in ("cuda", "triton"))
 #: where the tensors of an engine live: "cuda" is a GPU, "cuda-on-cpu" the same source on the CPU
 ON_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+#: the kernels of stages for loops of the host; ``tests/gpu`` has the other Triton kernels
+TRITON = pytest.param("triton", marks=pytest.mark.gpu)
 
 
 class EngineUnderTest(Engine):
     """An engine and its device."""
 
     def __init__(self, name: str, device: str) -> None:
-        super().__init__(name, "")
+        super().__init__(name, "", on_device=name == "triton")
         self.device = torch.device(device)
 
 
@@ -44,9 +46,9 @@ def _engine(request: pytest.FixtureRequest) -> EngineUnderTest:
         monkeypatch.setattr(launch, "stream_on", lambda device: nullcontext(0))
         monkeypatch.setattr(fastode.kernels.cuda, "unavailable", lambda parts, rows: "")
         return EngineUnderTest("cuda", "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name in ("cuda", "triton") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    tested = EngineUnderTest(name, "cuda" if name == "cuda" else "cpu")
+    tested = EngineUnderTest(name, "cuda" if name in ("cuda", "triton") else "cpu")
     try:
         select((torch.zeros(1, device=tested.device),), name, rows=name == "cuda")
     except InvalidArgument as error:
@@ -54,7 +56,7 @@ def _engine(request: pytest.FixtureRequest) -> EngineUnderTest:
     return tested
 
 
-@pytest.fixture(params=LOCKSTEP)
+@pytest.fixture(params=[*LOCKSTEP, TRITON])
 def engine(request: pytest.FixtureRequest) -> EngineUnderTest:
     """Every engine of solves with one step size; skipped with its own reason where it cannot serve."""
     return _engine(request)

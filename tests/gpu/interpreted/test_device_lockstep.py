@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import fastode
 from fastode.device.progress import MOST_ATTEMPTS, attempts_for
+from fastode.kernels import Engine
 from fastode.methods import lookup, methods
 from fastode.tableau import ButcherTableau
 
@@ -222,3 +223,73 @@ def test_gradients_of_solves_on_the_device_are_those_of_the_host(gradient: str, 
     assert counts[0] == counts[1]
     for found, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+class _Recording:
+    """Stands in for capture and replay where there is no CUDA: the attempt runs again, but Python is not asked."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        self.refuses, self.replays = refuses, 0
+
+    def captured(self, attempt: Callable[[], None]) -> Callable[[], None]:
+        if self.refuses:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+
+        def replay() -> None:
+            self.replays += 1
+            attempt()
+
+        return replay
+
+
+def test_attempts_are_repeated_as_a_graph_when_the_user_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    y0, t = torch.randn(4, 2).double(), torch.tensor([0.0, 2.0]).double()
+    recording = _Recording()
+    monkeypatch.setattr("fastode.device.graph.captured", recording.captured)
+    found, expected, account, host = both(spiral, y0, t, rtol=1e-5, atol=1e-5, options={"cuda_graph": True})
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    # evaluations were seen by Python twice as the stand-in calls it; the account has each once
+    assert_same_cost(account, host)
+    # every attempt but those before the capture
+    assert account.n_steps - 8 <= recording.replays < account.n_steps
+
+
+def test_a_field_that_cannot_be_captured_is_called_and_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    y0, t = torch.randn(4, 2).double(), torch.tensor([0.0, 2.0]).double()
+    monkeypatch.setattr("fastode.device.graph.captured", _Recording(refuses=True).captured)
+    found = fastode.odeint(spiral, y0, t, rtol=1e-5, atol=1e-5, options={"cuda_graph": True, **ON_DEVICE})
+    account = fastode.last_stats()
+    assert account is not None
+    assert account.reason == "no CUDA graph: operation not permitted when stream is capturing"
+    torch.testing.assert_close(found, fastode.odeint(spiral, y0, t, rtol=1e-5, atol=1e-5), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk4", "heun3"])
+def test_grids_take_the_kernels_of_stages(method: str, dtype: torch.dtype) -> None:
+    y0 = torch.rand(5, 2, dtype=dtype) - 0.5
+    t = torch.linspace(0, 1, 5)
+    found, expected, account, host = both(spiral, y0, t, method=method, options={"step_size": 0.1})
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert account.n_func == host.n_func
+
+
+def test_a_loop_on_the_host_takes_the_kernels_of_stages_and_leaves_tapes_to_torch() -> None:
+    """What a solve on a GPU does that cannot stay there."""
+    problem = {"rtol": 1e-5, "atol": 1e-5, "options": {"norm": "max"}}
+    y0, t = torch.randn(5, 2).double(), torch.tensor([0.0, 1.0])
+    weight = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    expected = fastode.odeint(spiral, y0, t, **problem)
+    (gradient,) = torch.autograd.grad(
+        fastode.odeint(lambda t, y: spiral(t, y * weight), y0, t, **problem).sum(), weight
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastode.options.select", lambda parts, name: Engine("reference", "", on_device=True))
+        torch.testing.assert_close(fastode.odeint(spiral, y0, t, **problem), expected, rtol=1e-9, atol=1e-9)
+        account = fastode.last_stats()
+        assert account is not None
+        assert (account.engine, account.reason) == ("triton", "not on the device: norm 'max'")
+        taped = fastode.odeint(lambda t, y: spiral(t, y * weight), y0, t, **problem)
+        account = fastode.last_stats()
+        assert account is not None
+        assert (account.engine, account.reason) == ("reference", "not on the device: a tape is recorded")
+        torch.testing.assert_close(torch.autograd.grad(taped.sum(), weight)[0], gradient, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,51 @@
+"""A step of a solve whose loop runs on the host: stages and new states are Triton kernels, the rest is torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...tree import Parts
+from ..binding import Binding
+from ..reference.combine import Weight
+from ..torch_step import TorchStep
+from .stage import stage
+
+
+class TritonStep(TorchStep):
+    """:class:`TorchStep` with one launch a stage for each part, and no number copied to the device and waited for."""
+
+    engine = "triton"
+    differentiable = False
+
+    def __init__(self, binding: Binding) -> None:
+        super().__init__(binding)
+        self.binding = binding
+
+    def begin_at(self, y: Parts, dt: Weight) -> None:
+        super().begin_at(y, dt)
+        # a fill is a launch; a copy of a number would wait for the device
+        size = dt.detach() if isinstance(dt, Tensor) else torch.full((1,), dt, dtype=torch.float64, device=self.device)
+        self.size = size.to(torch.float64).reshape(-1)
+
+    def stage(self, i: int, k: Parts) -> Parts:
+        self.k.append(k)
+        n = len(self.y) if i == self.tableau.stages - 1 else self.staged
+        a = self.tableau.matrix[i]
+        z = tuple([stage(y, self.size, self._slopes(p), a) for p, y in enumerate(self.y[:n])])
+        self.y1 = (*z, *self.y[n:])
+        return self.y1
+
+    def advance(self, k: Parts) -> Parts:
+        self.k.append(k)
+        if not self.tableau.last_stage_is_solution:
+            b = self.tableau.weights
+            self.y1 = tuple([stage(y, self.size, self._slopes(p), b) for p, y in enumerate(self.y)])
+        return self.y1
+
+    def to_tape(self) -> TorchStep:
+        """Plain torch from here on."""
+        return TorchStep.taking_over(self.binding, self.y, self.dt, self.k, self.y1)
+
+    def _slopes(self, part: int) -> list[Tensor]:
+        return [slopes[part] for slopes in self.k]
