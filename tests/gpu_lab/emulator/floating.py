@@ -1,0 +1,249 @@
+"""Arithmetic of floats: PTX ISA, sections "Floating Point", "Half Precision" and the conversions among numbers.
+
+What is not emulated to the last bit: ``fma.rn.f32`` is computed in double precision and rounded again, which differs
+from one rounding in about one of 2**29 results; the approximations (``ex2``, ``lg2``, ``rcp``, ``rsqrt``, ``sqrt``,
+``div.full``) are correctly rounded here and off by up to two units in the last place there. Some are coarser than a
+reader would expect, and are made so: ``tanh.approx.f32`` has 11 bits, ``sin.approx`` and ``cos.approx`` an absolute
+error of 2**-21, ``rcp.approx.ftz.f64`` and ``rsqrt.approx.ftz.f64`` the upper half of a double.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .integers import Builder, ufunc
+from .machine import Array, Machine, Operation, assign, dtype_of
+from .memory import Where
+from .program import Instruction
+from .rounding import as_double, bfloat16_bits, flush, from_double, fused_multiply_add, tf32_bits
+
+_MODES = ("rn", "rz", "rm", "rp")
+_TO_INTEGER: dict[str, Callable[[Array], Array]] = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
+
+
+def _mode(instruction: Instruction) -> str:
+    return next((m for m in instruction.modifiers if m in _MODES), "rn")
+
+
+def _plain(instruction: Instruction) -> bool:
+    """Whether NumPy's own operation on the type of the instruction does what it says."""
+    changed = "ftz" in instruction.modifiers or "sat" in instruction.modifiers or _mode(instruction) != "rn"
+    return instruction.type in ("f16", "f32", "f64") and not changed
+
+
+def through_double(function: Callable[..., Array]) -> Builder:
+    """An operator computed in double precision and rounded to the type of the instruction.
+
+    For sums, products, quotients and square roots of floats with at most 24 bits the two roundings are as good as one:
+    double precision has more than twice as many bits, plus two.
+    """
+
+    def build(instruction: Instruction, machine: Machine) -> Operation:
+        type_, ftz = instruction.type, "ftz" in instruction.modifiers and instruction.type == "f32"
+        out = machine.target(instruction.operands[0], type_)
+        sources = [machine.source(o, type_) for o in instruction.operands[1:]]
+        read, rounded = as_double(type_, ftz), from_double(type_, _mode(instruction), ftz)
+        saturates = "sat" in instruction.modifiers
+
+        def operation(where: Where) -> None:
+            result = function(*(read(x) for x in sources))
+            if saturates:
+                result = np.fmin(np.fmax(result, 0.0), 1.0)
+            assign(out, rounded(result), where)
+
+        return operation
+
+    return build
+
+
+def arithmetic(function: np.ufunc) -> Builder:
+    """Addition and its like: NumPy's where that is the same, through double precision otherwise."""
+    direct, indirect = ufunc(function), through_double(function)
+    return lambda instruction, machine: (direct if _plain(instruction) else indirect)(instruction, machine)
+
+
+def extremum(of_numbers: np.ufunc, with_nan: np.ufunc) -> Builder:
+    """``min`` and ``max`` prefer a number to a NaN, unless the instruction says ``.NaN``."""
+
+    def build(instruction: Instruction, machine: Machine) -> Operation:
+        return arithmetic(with_nan if "NaN" in instruction.modifiers else of_numbers)(instruction, machine)
+
+    return build
+
+
+def multiply_add(instruction: Instruction, machine: Machine) -> Operation:
+    """``fma``, and ``mad`` of floats, which is the same on every GPU of today."""
+    if instruction.type == "f64" and _plain(instruction):
+        return through_double(fused_multiply_add)(instruction, machine)
+    if instruction.type != "f32" or not _plain(instruction):
+        return through_double(lambda a, b, c: a * b + c)(instruction, machine)
+    out = machine.target(instruction.operands[0], "f32")
+    a, b, c = (machine.source(o, "f32") for o in instruction.operands[1:])
+    left, right = np.empty(machine.threads), np.empty(machine.threads)
+
+    def operation(where: Where) -> None:
+        left[...] = a
+        right[...] = b
+        np.multiply(left, right, left)
+        right[...] = c
+        np.add(left, right, left)
+        assign(out, left, where)
+
+    return operation
+
+
+def sign_bit(function: Callable[[Array, Array], Array]) -> Builder:
+    """``neg`` and ``abs``, which change the highest bit and nothing else, even of a NaN."""
+
+    def build(instruction: Instruction, machine: Machine) -> Operation:
+        bits = f"u{16 if instruction.type == 'bf16' else int(instruction.type[1:])}"
+        out = machine.target(instruction.operands[0], bits)
+        a = machine.source(instruction.operands[1], bits)
+        sign = a.dtype.type(1 << (8 * a.dtype.itemsize - 1))
+        if "ftz" not in instruction.modifiers:
+            return lambda where: assign(out, function(a, sign), where)
+        return lambda where: assign(out, flush(function(a, sign).view(np.float32)).view(np.uint32), where)
+
+    return build
+
+
+def _upper_half(x: Array) -> Array:
+    return (x.view(np.uint64) & np.uint64(0xFFFFFFFF00000000)).view(np.float64)
+
+
+def _eleven_bits(x: Array) -> Array:
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.rint(mantissa * 2048.0) / 2048.0, exponent)
+
+
+def approximation(function: Callable[[Array], Array], coarse: Callable[[Array], Array] | None = None) -> Builder:
+    """``function`` in double precision, rounded; ``coarse`` where the instruction's error is far above one rounding."""
+
+    def build(instruction: Instruction, machine: Machine) -> Operation:
+        of_doubles = instruction.type == "f64" and {"approx", "ftz"} <= set(instruction.modifiers)
+        if of_doubles:
+            return through_double(lambda x: _upper_half(function(x)))(instruction, machine)
+        if coarse is not None and "approx" in instruction.modifiers:
+            return through_double(lambda x: coarse(function(x)))(instruction, machine)
+        return through_double(function)(instruction, machine)
+
+    return build
+
+
+def _copysign(instruction: Instruction, machine: Machine) -> Operation:
+    out = machine.target(instruction.operands[0], instruction.type)
+    sign, magnitude = (machine.source(o, instruction.type) for o in instruction.operands[1:])
+    return lambda where: assign(out, np.copysign(magnitude, sign), where)
+
+
+def _square_root(instruction: Instruction, machine: Machine) -> Operation:
+    direct = instruction.type in ("f32", "f64") and _plain(instruction)
+    build = ufunc(np.sqrt) if direct else through_double(np.sqrt)
+    return build(instruction, machine)
+
+
+def convert(instruction: Instruction, machine: Machine) -> Operation:
+    """``cvt``: between integers and floats, and between floats; to integers it saturates, and NaN becomes 0."""
+    *_, to, of = instruction.modifiers
+    ftz = "ftz" in instruction.modifiers
+    if to in ("bf16x2", "f16x2"):
+        return _convert_pair(instruction, machine, to)
+    out = machine.target(instruction.operands[0], to)
+    a = machine.source(instruction.operands[1], of)
+    if to == "tf32":
+        if "rna" not in instruction.modifiers:
+            raise NotImplementedError(str(instruction))
+        return lambda where: assign(out, tf32_bits(a), where)
+    from_float, to_float = of[0] == "f" or of == "bf16", to[0] == "f" or to == "bf16"
+    if not from_float and not to_float:
+        if "sat" in instruction.modifiers:
+            raise NotImplementedError(str(instruction))
+        narrow = dtype_of(to)
+        return lambda where: assign(out, a.astype(narrow), where)
+    if not from_float:
+        # an integer of 64 bits is not a double; NumPy rounds it to the float in one step
+        if to == "bf16" or _mode(instruction) != "rn":
+            raise NotImplementedError(str(instruction))
+        return lambda where: assign(out, a.astype(out.dtype), where)
+    read = as_double(of, ftz and of == "f32")
+    to_integral = next((_TO_INTEGER[m] for m in instruction.modifiers if m in _TO_INTEGER), None)
+    if not to_float:
+        if to_integral is None:
+            raise NotImplementedError(str(instruction))
+        return _to_integer(out, a, read, to_integral, dtype_of(to))
+    rounded = from_double(to, _mode(instruction), ftz and to == "f32")
+    integral = to_integral or (lambda x: x)
+    saturates = "sat" in instruction.modifiers
+
+    def operation(where: Where) -> None:
+        x = integral(read(a))
+        assign(out, rounded(np.fmin(np.fmax(x, 0.0), 1.0) if saturates else x), where)
+
+    return operation
+
+
+def _to_integer(
+    out: Array,
+    a: Array,
+    read: Callable[[Array], Array],
+    integral: Callable[[Array], Array],
+    narrow: np.dtype[Any],
+) -> Operation:
+    limits = np.iinfo(narrow)
+    low, high = float(limits.min), float(limits.max)
+
+    def operation(where: Where) -> None:
+        x = integral(read(a))
+        inside = (x >= low) & (x < high)
+        exact = np.where(inside, x, 0.0).astype(narrow)
+        beyond = np.where(
+            x >= high, narrow.type(limits.max), np.where(x < low, narrow.type(limits.min), narrow.type(0))
+        )
+        assign(out, np.where(inside, exact, beyond), where)
+
+    return operation
+
+
+def _convert_pair(instruction: Instruction, machine: Machine, to: str) -> Operation:
+    """``cvt.rn.bf16x2.f32 d, a, b``: ``a`` becomes the upper half and ``b`` the lower."""
+    if instruction.modifiers[:-2] != ("rn",) or instruction.type != "f32":
+        raise NotImplementedError(str(instruction))
+    out = machine.target(instruction.operands[0], "b32")
+    upper, lower = (machine.source(o, "f32") for o in instruction.operands[1:])
+
+    def bits(x: Array) -> Array:
+        half = bfloat16_bits(x.astype(np.float64)) if to == "bf16x2" else x.astype(np.float16).view(np.uint16)
+        return half.astype(np.uint32)
+
+    return lambda where: assign(out, bits(upper) << np.uint32(16) | bits(lower), where)
+
+
+def _reciprocal_root(x: Array) -> Array:
+    return 1.0 / np.sqrt(x)
+
+
+OPERATIONS: dict[str, Builder] = {
+    "add": arithmetic(np.add),
+    "sub": arithmetic(np.subtract),
+    "mul": arithmetic(np.multiply),
+    "div": arithmetic(np.divide),
+    "min": extremum(np.fmin, np.minimum),
+    "max": extremum(np.fmax, np.maximum),
+    "fma": multiply_add,
+    "mad": multiply_add,
+    "neg": sign_bit(np.bitwise_xor),
+    "abs": sign_bit(lambda a, sign: a & ~sign),
+    "copysign": _copysign,
+    "sqrt": _square_root,
+    "rsqrt": approximation(_reciprocal_root),
+    "rcp": approximation(np.reciprocal),
+    "ex2": approximation(np.exp2),
+    "lg2": approximation(np.log2),
+    "sin": approximation(np.sin, lambda y: np.rint(y * 2.0**21) / 2.0**21),
+    "cos": approximation(np.cos, lambda y: np.rint(y * 2.0**21) / 2.0**21),
+    "tanh": approximation(np.tanh, _eleven_bits),
+}
+"""The operators by opcode, for operands of type f16, bf16, f32 and f64."""
