@@ -47,7 +47,7 @@ class StandInDriver(DriverBase):  # type: ignore[misc]
         self.target = gpu_target(target)
         self.launch = launch
         self.utils = SimpleNamespace(load_binary=self._load_binary, get_device_properties=self._properties)
-        self.launcher_cls = _Launcher
+        self.launcher_cls = Launcher
 
     @classmethod
     def is_active(cls) -> bool:
@@ -97,7 +97,7 @@ class StandInDriver(DriverBase):  # type: ignore[misc]
         return None, name, registers, spills, most_threads
 
 
-class _Launcher:
+class Launcher:
     """Triton makes one for each compiled kernel and calls it with the grid and all arguments, constexprs included."""
 
     def __init__(self, source: Any, metadata: Any) -> None:

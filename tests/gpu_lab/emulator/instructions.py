@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import asynchronous, atomics, floating, integers, matrices, moves, warps
+from . import asynchronous, atomics, bits, floating, integers, matrices, moves, warps
 from .integers import Builder, add_with_carry
 from .machine import Machine, Operation
 from .memory import Where
@@ -19,6 +19,7 @@ _ANY_TYPE: dict[str, Builder] = {
     **asynchronous.OPERATIONS,
 }
 
+_OF_INTEGERS = integers.OPERATIONS | bits.OPERATIONS
 _OF_WARPS = frozenset(("shfl", "redux", "vote", "mma", "ldmatrix"))
 
 
@@ -50,8 +51,7 @@ def _builder(instruction: Instruction) -> Builder:
     if "cc" in instruction.modifiers and opcode in ("add", "sub"):
         return add_with_carry
     of_floats = type_ in ("f16", "bf16", "f32", "f64")
-    table = floating.OPERATIONS if of_floats else integers.OPERATIONS
-    return table[opcode]
+    return (floating.OPERATIONS if of_floats else _OF_INTEGERS)[opcode]
 
 
 def _guarded(operation: Operation, predicate: np.ndarray, negated: bool) -> Operation:

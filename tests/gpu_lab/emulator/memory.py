@@ -6,6 +6,7 @@ views of one storage keep their distance, and each is bounded by its own extent.
 
 from __future__ import annotations
 
+import ctypes
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class Memory:
         self.regions.sort(key=lambda r: (r.base, r.content.size))
         self._bases = [r.base for r in self.regions]
 
-    def active(self, addresses: Addresses, where: Where) -> Addresses:
+    def active(self, addresses: Addresses, where: Where, instruction: Instruction) -> Addresses:
         """The addresses of the lanes that execute."""
         return addresses if where is True else addresses[where]
 
@@ -72,7 +73,7 @@ class Memory:
         Raises:
             EmulationFault: An address is in no region, or not aligned to all ``count`` elements.
         """
-        found = self._find(self.active(addresses, where), dtype, count, instruction, store=False)
+        found = self._find(self.active(addresses, where, instruction), dtype, count, instruction, store=False)
         self.loaded += dtype.itemsize * count * sum(index.size for _, index, _ in found)
         if len(found) == 1:
             view, index, _ = found[0]
@@ -88,7 +89,9 @@ class Memory:
         self, addresses: Addresses, where: Where, values: Sequence[NDArray[Any]], instruction: Instruction
     ) -> None:
         """Stores one value of each of ``values`` for each lane that executes. Raises as :meth:`load` does."""
-        found = self._find(self.active(addresses, where), values[0].dtype, len(values), instruction, store=True)
+        found = self._find(
+            self.active(addresses, where, instruction), values[0].dtype, len(values), instruction, store=True
+        )
         for view, index, lanes in found:
             self.stored += values[0].dtype.itemsize * len(values) * index.size
             for k, value in enumerate(values):
@@ -185,13 +188,18 @@ class GlobalMemory(Memory):
         if key not in self._storages:
             self._placed += 1
             self._storages[key] = self._placed * _APART + storage.data_ptr() % _KEPT_ALIGNMENT
-        content = torch.tensor([], dtype=torch.uint8).set_(storage).numpy()
+        content = _bytes_at(storage.data_ptr(), storage.nbytes())
         begin = int(tensor.storage_offset()) * tensor.element_size()
         extent = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
         end = begin + (extent * tensor.element_size() if tensor.numel() else 0)
         label = f"{name} ({str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)})"
         self.add(Region(label, self._storages[key] + begin, content[begin:end]))
         return self._storages[key] + begin
+
+
+def _bytes_at(address: int, size: int) -> NDArray[np.uint8]:
+    """Memory of this process as an array. No operator of torch is involved, so none can be watched or recorded."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)) if size else np.empty(0, np.uint8)
 
 
 class LocalMemory(Memory):
@@ -203,11 +211,12 @@ class LocalMemory(Memory):
         self._begins = np.arange(threads, dtype=np.uint64) * np.uint64(self.size)
         self.add(Region("local memory of the block's threads", 0, np.full(self.size * threads, 0xFF, np.uint8)))
 
-    def active(self, addresses: Addresses, where: Where) -> Addresses:
+    def active(self, addresses: Addresses, where: Where, instruction: Instruction) -> Addresses:
         wrong = (addresses >= np.uint64(self.size)) & where
         if wrong.any():
-            raise EmulationFault(f"address {int(addresses[wrong][0])} in local memory of {self.size} bytes a thread")
-        return super().active(addresses + self._begins, where)
+            at = f"byte {int(addresses[wrong][0])} of local memory, which has {self.size} bytes"
+            raise EmulationFault(f"access out of bounds: {at}, {instruction}")
+        return super().active(addresses + self._begins, where, instruction)
 
 
 class GenericMemory(Memory):

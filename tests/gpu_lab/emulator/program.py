@@ -80,7 +80,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Variable:
-    """A parameter, a table or an array: ``size`` bytes long, ``align`` aligned, with an ``initial`` content for tables."""
+    """A parameter, a table or an array: its bytes, their alignment, and what a table holds in the beginning."""
 
     name: str
     type: str
