@@ -36,16 +36,14 @@ def float32_in_float64(ttir: str) -> list[str]:
             continue
         name, operation, rest = value.groups()
         operands, type_ = set(re.findall(r"%[\w.#]+", rest)), _result_type(rest)
+        widens = operation == "arith.extf" and type_ == "f64" and operands <= short
+        narrows = operation == "arith.truncf" and only_doubles
         if operation == "arith.constant":
             if type_ == "f32":
                 short.add(name)
-                if only_doubles:
-                    found.append(line.strip())
-            elif type_ == "f64" and _rounded_to_float32(rest):
+            if (type_ == "f32" and only_doubles) or (type_ == "f64" and _rounded_to_float32(rest)):
                 found.append(line.strip())
-        elif (operation == "arith.extf" and type_ == "f64" and operands <= short) or (
-            operation == "arith.truncf" and only_doubles
-        ):
+        elif widens or narrows:
             found.append(line.strip())
         elif type_ == "f32" and operands & short and operation != "tt.load":
             short.add(name)

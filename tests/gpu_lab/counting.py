@@ -78,6 +78,8 @@ _READS = {
     "aten::nonzero": "nonzero",
     "aten::masked_select": "masked_select",
     "aten::equal": "equal",
+    "aten::allclose": "allclose",
+    "aten::bincount": "bincount",
     "aten::_unique2": "unique",
     "aten::unique_dim": "unique",
     "aten::unique_consecutive": "unique_consecutive",

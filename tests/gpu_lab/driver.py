@@ -91,10 +91,8 @@ class StandInDriver(DriverBase):  # type: ignore[misc]
         return {"max_shared_mem": SHARED_BYTES_OF_A_BLOCK[self.target.arch], "warpSize": self.target.warp_size}
 
     def _load_binary(self, name: str, binary: bytes, shared_bytes: int, device: object) -> tuple[Any, ...]:
-        if self.launch is None:
-            raise RuntimeError(f"kernel {name!r} cannot be launched: the stand-in driver only compiles. Use warmup().")
         registers, spills, most_threads = 0, 0, 1024
-        return None, name, registers, spills, most_threads
+        return self, name, registers, spills, most_threads
 
 
 class Launcher:
@@ -106,8 +104,12 @@ class Launcher:
     def __call__(self, x: int, y: int, z: int, stream: int, function: str, packed: Any, *rest: Any) -> None:
         launch_metadata, enter, leave, *args = rest
         active = triton.runtime.driver.active
-        if not isinstance(active, StandInDriver) or active.launch is None or active.target != self.metadata.target:
+        if not isinstance(active, StandInDriver) or active.target != self.metadata.target:
             raise RuntimeError(f"kernel {function!r} was loaded by a stand-in driver that is no longer the active one")
+        if active.launch is None:
+            raise RuntimeError(
+                f"kernel {function!r} cannot be launched: the stand-in driver only compiles. Use warmup()."
+            )
         if enter is not None:
             enter(launch_metadata)
         active.launch(self.source, self.metadata, (x, y, z), args)

@@ -1,4 +1,4 @@
-"""Bits of integers: PTX ISA, sections "Logic and Shift" and "Integer Arithmetic" (``bfe``, ``bfi``, ``clz``, ``popc``)."""
+"""Bits of integers: PTX ISA, section "Logic and Shift", and ``bfe``, ``bfi``, ``clz``, ``popc``, ``brev``, ``prmt``."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from .integers import Builder, ufunc
 from .machine import Array, Machine, Operation, assign, dtype_of
 from .memory import Where
 from .program import Instruction
-from .rounding import as_double, bfloat16_bits, flush, from_double, fused_multiply_add, tf32_bits
+from .rounding import add_towards, as_double, bfloat16_bits, flush, from_double, fused_multiply_add, tf32_bits
 
 _MODES = ("rn", "rz", "rm", "rp")
 _TO_INTEGER: dict[str, Callable[[Array], Array]] = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
@@ -62,7 +62,21 @@ def through_double(function: Callable[..., Array]) -> Builder:
 def arithmetic(function: np.ufunc) -> Builder:
     """Addition and its like: NumPy's where that is the same, through double precision otherwise."""
     direct, indirect = ufunc(function), through_double(function)
-    return lambda instruction, machine: (direct if _plain(instruction) else indirect)(instruction, machine)
+
+    def build(instruction: Instruction, machine: Machine) -> Operation:
+        if instruction.opcode in ("add", "sub") and instruction.type == "f64" and not _plain(instruction):
+            return _sum_of_doubles(instruction, machine)
+        return (direct if _plain(instruction) else indirect)(instruction, machine)
+
+    return build
+
+
+def _sum_of_doubles(instruction: Instruction, machine: Machine) -> Operation:
+    """Sums and differences in double precision that are not rounded to nearest."""
+    mode, sign = _mode(instruction), -1.0 if instruction.opcode == "sub" else 1.0
+    out = machine.target(instruction.operands[0], "f64")
+    a, b = (machine.source(o, "f64") for o in instruction.operands[1:])
+    return lambda where: assign(out, add_towards(a, sign * b, mode), where)
 
 
 def extremum(of_numbers: np.ufunc, with_nan: np.ufunc) -> Builder:

@@ -8,6 +8,7 @@ from . import asynchronous, atomics, bits, floating, integers, matrices, moves, 
 from .integers import Builder, add_with_carry
 from .machine import Machine, Operation
 from .memory import Where
+from .pairs import build_pair
 from .program import Instruction
 
 _ANY_TYPE: dict[str, Builder] = {
@@ -20,7 +21,7 @@ _ANY_TYPE: dict[str, Builder] = {
 }
 
 _OF_INTEGERS = integers.OPERATIONS | bits.OPERATIONS
-_OF_WARPS = frozenset(("shfl", "redux", "vote", "mma", "ldmatrix"))
+_OF_WARPS = frozenset(("shfl", "redux", "vote", "mma", "ldmatrix", "stmatrix"))
 
 
 def meets_warp(instruction: Instruction) -> bool:
@@ -46,6 +47,8 @@ def build(instruction: Instruction, machine: Machine) -> Operation:
 
 def _builder(instruction: Instruction) -> Builder:
     opcode, type_ = instruction.opcode, instruction.type
+    if type_ in ("f16x2", "bf16x2") and opcode not in ("atom", "red"):
+        return build_pair
     if opcode in _ANY_TYPE:
         return _ANY_TYPE[opcode]
     if "cc" in instruction.modifiers and opcode in ("add", "sub"):

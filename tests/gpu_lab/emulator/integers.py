@@ -31,9 +31,9 @@ def ufunc(function: np.ufunc) -> Builder:
         sources = [machine.source(o, instruction.type) for o in instruction.operands[1:]]
         if len(sources) == 1:
             (a,) = sources
-            return lambda where: function(a, out, where=where)
+            return lambda where: function(a, out=out, where=where)
         a, b = sources
-        return lambda where: function(a, b, out) if where is True else function(a, b, out, where=where)
+        return lambda where: function(a, b, out=out, where=where)
 
     return build
 

@@ -64,6 +64,14 @@ _A_16X16: list[Place] = [
 ]
 _B_16X8: list[Place] = [(2 * _T + half + 8 * row, _G) for row in range(2) for half in range(2)]
 
+
+def _of_doubles(k: int) -> Shape:
+    """The shapes of doubles with 16 rows, which sm_90 has."""
+    a = [(_G + 8 * row, _T + 4 * column) for column in range(k // 4) for row in range(2)]
+    b = [(_T + 4 * row, _G) for row in range(k // 4)]
+    return Shape(16, 8, k, "f64", lambda x: [x.astype(np.float64)], a, b, _C_16X8, "f64")
+
+
 SHAPES: dict[tuple[str, ...], Shape] = {
     ("m16n8k8", "f32", "tf32", "tf32", "f32"): Shape(
         16,
@@ -81,6 +89,9 @@ SHAPES: dict[tuple[str, ...], Shape] = {
     ),
     ("m16n8k16", "f32", "bf16", "bf16", "f32"): Shape(16, 8, 16, "b32", _bf16_pair, _A_16X16, _B_16X8, _C_16X8, "f32"),
     ("m16n8k16", "f32", "f16", "f16", "f32"): Shape(16, 8, 16, "b32", _f16_pair, _A_16X16, _B_16X8, _C_16X8, "f32"),
+    ("m16n8k4", "f64", "f64", "f64", "f64"): _of_doubles(4),
+    ("m16n8k8", "f64", "f64", "f64", "f64"): _of_doubles(8),
+    ("m16n8k16", "f64", "f64", "f64", "f64"): _of_doubles(16),
     ("m8n8k4", "f64", "f64", "f64", "f64"): Shape(
         8,
         8,
@@ -155,4 +166,32 @@ def load_matrix(instruction: Instruction, machine: Machine) -> Operation:
     return operation
 
 
-OPERATIONS: dict[str, Builder] = {"mma": multiply, "ldmatrix": load_matrix}
+def store_matrix(instruction: Instruction, machine: Machine) -> Operation:
+    """``stmatrix``: the inverse of ``ldmatrix``."""
+    if "m8n8" not in instruction.modifiers or instruction.type != "b16":
+        raise NotImplementedError(str(instruction))
+    sources = [machine.source(m, "b32") for m in members(instruction.operands[1])]
+    address, memory = machine.addresses(instruction.operands[0]), machine.memory(instruction)
+    begin = np.arange(machine.threads) - machine.lane
+    within, pair = np.tile(_G, machine.threads // WARP), np.tile(2 * _T, machine.threads // WARP)
+    warp = np.arange(machine.threads) // WARP
+    transposed = "trans" in instruction.modifiers
+
+    def operation(where: Where) -> None:
+        lanes = np.broadcast_to(np.asarray(where), machine.threads)
+        first_lanes = begin[::WARP][lanes[::WARP]]
+        addresses = address()
+        for k, source in enumerate(sources):
+            matrices = np.zeros((machine.threads // WARP, 8, 8), np.uint16)
+            matrices[warp, within, pair] = (source & np.uint32(0xFFFF)).astype(np.uint16)
+            matrices[warp, within, pair + 1] = (source >> np.uint32(16)).astype(np.uint16)
+            if transposed:
+                matrices = matrices.transpose(0, 2, 1)
+            of_rows = addresses[(first_lanes[:, None] + 8 * k + np.arange(8)).reshape(-1)]
+            rows = matrices[lanes[::WARP]].reshape(-1, 8)
+            memory.store(of_rows, True, list(rows.T), instruction)
+
+    return operation
+
+
+OPERATIONS: dict[str, Builder] = {"mma": multiply, "ldmatrix": load_matrix, "stmatrix": store_matrix}

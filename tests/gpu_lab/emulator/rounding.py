@@ -52,6 +52,20 @@ def round_float32(x: Doubles, mode: str) -> NDArray[np.float32]:
     return np.where(beyond, np.nextafter(near, np.float32(_AWAY[mode])), near)
 
 
+def add_towards(a: Doubles, b: Doubles, mode: str) -> Doubles:
+    """``a + b`` in double precision, rounded towards zero (``rz``), down (``rm``) or up (``rp``).
+
+    The error of the nearest sum is exact: Knuth's two-sum, as in :func:`fused_multiply_add`.
+    """
+    s = a + b
+    virtual = s - a
+    error = (a - (s - virtual)) + (b - virtual)
+    if mode == "rz":
+        return np.where(error * s < 0, np.nextafter(s, 0.0), s)
+    beyond = error < 0 if mode == "rm" else error > 0
+    return np.where(beyond, np.nextafter(s, _AWAY[mode]), s)
+
+
 def as_double(type_: str, ftz: bool) -> Callable[[Array], Doubles]:
     """The exact value in double precision of numbers of a PTX type."""
     if type_ == "bf16":
