@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .program import Address, Function, Group, Instruction, Module, Operand, Register, Symbol
+from .program import Address, Function, Group, Immediate, Instruction, Module, Operand, Register, Symbol
 
 _DEEPEST = 32
 
@@ -51,9 +51,9 @@ def _insert(kernel: Function, module: Module, body: Function, call: Call) -> Non
             case Symbol(name):
                 return Symbol(call.renamed.get(name, call.prefix + name if name in own else name))
             case Address(base, offset):
-                base = rename(base)
-                assert not isinstance(base, Group | Address)
-                return Address(base, offset)
+                renamed = rename(base)
+                assert isinstance(renamed, Register | Symbol | Immediate)
+                return Address(renamed, offset)
             case Group(members):
                 return Group(tuple(rename(m) for m in members))
         return operand

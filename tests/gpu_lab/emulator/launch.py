@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,23 @@ class Statistics:
 @lru_cache(maxsize=64)
 def _prepared(ptx: str, threads: int | None, shared_bytes: int) -> Block:
     """The kernel ready to run; kept, because building it costs as much as several launches of it."""
+    with _without_collector():
+        return _build(ptx, threads, shared_bytes)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Many small objects are made and all kept: the search of the collector among them took half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _build(ptx: str, threads: int | None, shared_bytes: int) -> Block:
     module = parse(ptx)
     code = flatten(module)
     threads = threads or code.threads

@@ -6,6 +6,7 @@ Operands become views of these arrays once, when an instruction is built; execut
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ WARP = 32
 _KINDS = {"b": "u", "u": "u", "s": "i", "f": "f"}
 
 
+@lru_cache
 def dtype_of(type_: str) -> np.dtype[Any]:
     """The NumPy type that holds a PTX type; ``bf16`` and ``tf32`` are held as their bits.
 

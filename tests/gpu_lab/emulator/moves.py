@@ -174,7 +174,7 @@ def compare(instruction: Instruction, machine: Machine) -> Operation:
     def operation(where: Where) -> None:
         result = function(a, b) if type_ != "bf16" else function(bfloat16_value(a), bfloat16_value(b))
         for out, holds in zip(outs, (result, ~result), strict=False):
-            assign(out, holds if combined is None else combined(holds, other), where)
+            assign(out, holds if combined is None or other is None else combined(holds, other), where)
 
     return operation
 
