@@ -119,12 +119,13 @@ def histogram(x_ptr, weight_ptr, total_ptr, count_ptr, finished_ptr, n, BINS: tl
 
 
 @triton.jit
-def scratch_transpose(x_ptr, scratch_ptr, out_ptr, SIZE: tl.constexpr):
-    """Writes a matrix to memory and reads it back transposed, behind a barrier."""
-    r, c = tl.arange(0, SIZE)[:, None], tl.arange(0, SIZE)[None, :]
-    tl.store(scratch_ptr + r * SIZE + c, tl.load(x_ptr + r * SIZE + c))
-    tl.debug_barrier()
-    tl.store(out_ptr + r * SIZE + c, tl.load(scratch_ptr + c * SIZE + r))
+def scratch_reversal(x_ptr, scratch_ptr, out_ptr, SIZE: tl.constexpr, BARRIER: tl.constexpr):
+    """Writes to memory and reads back in reverse, behind a barrier; a wrong kernel without it."""
+    i = tl.arange(0, SIZE)
+    tl.store(scratch_ptr + i, tl.load(x_ptr + i))
+    if BARRIER:
+        tl.debug_barrier()
+    tl.store(out_ptr + i, tl.load(scratch_ptr + SIZE - 1 - i))
 
 
 @triton.jit
@@ -181,3 +182,12 @@ def tuple_sum(pointers, weights, out_ptr, BLOCK: tl.constexpr):
     """Arguments in tuples."""
     i = tl.arange(0, BLOCK)
     tl.store(out_ptr + i, weights[0] * tl.load(pointers[0] + i) + weights[1] * tl.load(pointers[1] + i))
+
+
+@triton.jit
+def running_mean(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    """A wrong kernel where ``out`` is ``x``: each element needs its neighbour, which another program changes."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here, next_ = tl.load(x_ptr + i, mask=i < n, other=0), tl.load(x_ptr + i + 1, mask=i + 1 < n, other=0)
+    tl.debug_barrier()
+    tl.store(out_ptr + i, 0.5 * (here + next_), mask=i < n)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
+from .emulator import emulate
+
+WORD = 2**32
 _TEXT = """
 .version 8.0
 .target sm_80
@@ -41,3 +46,21 @@ def kernel_text(body: str, *, threads: int = 32, shared: int = 0, stride: int = 
         shared=f".shared .align 16 .b8 buffer[{shared}];" if shared else "",
         scalars="".join(f", .param .u32 scalar{k}" for k in range(scalars)),
     )
+
+
+def words(body: str, values: list[int]) -> list[int]:
+    """What ``body`` leaves in ``%r3`` of each thread, of the values in ``%r2``."""
+    source = torch.tensor([v - WORD if v >= WORD // 2 else v for v in values] + [0] * (32 - len(values))).int()
+    out = torch.zeros(32, dtype=torch.int32)
+    load = "mul.wide.u32 %rd3, %r1, 4; add.u64 %rd3, %rd3, %rd2; ld.global.b32 %r2, [%rd3];"
+    emulate(kernel_text(load + body + "st.global.b32 [%rd4], %r3;", shared=256), (1,), (source, out))
+    return [v % WORD for v in out.tolist()][: len(values)]
+
+
+def doubles(body: str, values: list[float]) -> list[float]:
+    """What ``body`` leaves in ``%fd3`` of each thread, of the values in ``%fd2``."""
+    source = torch.tensor(values + [0.0] * (32 - len(values)), dtype=torch.float64)
+    out = torch.full((32,), 7.0, dtype=torch.float64)
+    load = "mul.wide.u32 %rd3, %r1, 8; add.u64 %rd3, %rd3, %rd2; ld.global.f64 %fd2, [%rd3];"
+    emulate(kernel_text(load + body + "st.global.f64 [%rd4], %fd3;", stride=8), (1,), (source, out))
+    return out.tolist()[: len(values)]

@@ -188,9 +188,9 @@ def test_atomics_and_the_order_of_blocks(dtype: torch.dtype, order: str) -> None
 
 
 def test_memory_written_by_a_block_can_be_read_behind_a_barrier() -> None:
-    x, out, scratch = torch.randn(32, 32), _unwritten(32, 32), _unwritten(32, 32)
-    emulated_launch(kernels.scratch_transpose, (1,), x, scratch, out, SIZE=32)
-    assert torch.equal(out, x.T)
+    x, out, scratch = torch.randn(256), _unwritten(256), _unwritten(256)
+    emulated_launch(kernels.scratch_reversal, (1,), x, scratch, out, SIZE=256, BARRIER=True)
+    assert torch.equal(out, x.flip(0))
 
 
 def test_arguments_in_tuples_and_those_specialised_to_one() -> None:

@@ -115,6 +115,44 @@ def test_an_asynchronous_copy_has_not_arrived_before_it_is_waited_for() -> None:
     assert (late == 7).all()
 
 
+@pytest.mark.parametrize("num_warps", [1, 4])
+def test_memory_read_without_a_barrier_is_a_race(num_warps: int) -> None:
+    x, out, scratch = torch.randn(256), torch.zeros(256), torch.zeros(256)
+    options = {"races": True, "SIZE": 256, "num_warps": num_warps}
+    emulated_launch(kernels.scratch_reversal, (1,), x, scratch, out, BARRIER=True, **options)
+    assert torch.equal(out, x.flip(0))
+    scratch.zero_()
+    with pytest.raises(EmulationFault, match=r"a race: thread \d+ reads what thread \d+ wrote, no barrier between"):
+        emulated_launch(kernels.scratch_reversal, (1,), x, scratch, out, BARRIER=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("order", "does"), [("forward", "writes what another block reads"), ("reverse", "reads what another block wrote")]
+)
+def test_blocks_that_work_on_each_others_elements_are_a_race(order: str, does: str) -> None:
+    x, out = torch.randn(256), torch.zeros(256)
+    emulated_launch(kernels.running_mean, (2,), x, out, 256, order=order, races=True, BLOCK=128)
+    torch.testing.assert_close(out[:-1], (x[:-1] + x[1:]) / 2)
+    with pytest.raises(EmulationFault, match=f"a race: a block {does}"):
+        emulated_launch(kernels.running_mean, (2,), x, x, 256, order=order, races=True, BLOCK=128)
+
+
+def test_one_address_for_different_values_is_a_race_and_for_one_value_is_none() -> None:
+    out = torch.zeros(256, dtype=torch.int32)
+    first = "ld.param.u64 %rd5, [out]; st.global.b32 [%rd5], {};"
+    emulate(kernel_text(first.format("7")), (3,), (X, out), races=True)
+    assert out[0] == 7
+    with pytest.raises(EmulationFault, match="two threads store different values to one address at once"):
+        emulate(kernel_text(first.format("%r1")), (1,), (X, out), races=True)
+
+
+def test_watching_for_races_changes_no_statistics() -> None:
+    x, out = torch.randn(256), torch.zeros(256)
+    plain = emulated_launch(kernels.square_plus_one, (2,), x, out, 256, BLOCK=128)
+    watched = emulated_launch(kernels.square_plus_one, (2,), x, out, 256, races=True, BLOCK=128)
+    assert plain == watched
+
+
 @pytest.mark.parametrize(
     ("args", "error", "message"),
     [

@@ -11,29 +11,8 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed, so no kernel can be compiled")
 
-from .emulator import emulate
 from .emulator.rounding import bfloat16_bits, fused_multiply_add, round_float32
-from .ptx import kernel_text
-
-WORD = 2**32
-
-
-def _words(body: str, values: list[int]) -> list[int]:
-    """What ``body`` leaves in ``%r3`` of each thread, of the values in ``%r2``."""
-    source = torch.tensor([v - WORD if v >= WORD // 2 else v for v in values] + [0] * (32 - len(values))).int()
-    out = torch.zeros(32, dtype=torch.int32)
-    load = "mul.wide.u32 %rd3, %r1, 4; add.u64 %rd3, %rd3, %rd2; ld.global.b32 %r2, [%rd3];"
-    emulate(kernel_text(load + body + "st.global.b32 [%rd4], %r3;", shared=256), (1,), (source, out))
-    return [v % WORD for v in out.tolist()][: len(values)]
-
-
-def _doubles(body: str, values: list[float]) -> list[float]:
-    """What ``body`` leaves in ``%fd3`` of each thread, of the values in ``%fd2``."""
-    source = torch.tensor(values + [0.0] * (32 - len(values)), dtype=torch.float64)
-    out = torch.full((32,), 7.0, dtype=torch.float64)
-    load = "mul.wide.u32 %rd3, %r1, 8; add.u64 %rd3, %rd3, %rd2; ld.global.f64 %fd2, [%rd3];"
-    emulate(kernel_text(load + body + "st.global.f64 [%rd4], %fd3;", stride=8), (1,), (source, out))
-    return out.tolist()[: len(values)]
+from .ptx import WORD, doubles, words
 
 
 def _float(bits: int) -> float:
@@ -81,7 +60,7 @@ VALUES = [0, 1, 0x80000000, 0xFFFFFFFF, 0x12345678, 0xDEADBEEF, 0x7FFFFFFF, 0x00
     ids=lambda x: x.split(";")[0] if isinstance(x, str) else "",
 )
 def test_integers(body: str, expected) -> None:
-    assert _words(body, VALUES) == [expected(v) for v in VALUES]
+    assert words(body, VALUES) == [expected(v) for v in VALUES]
 
 
 def test_carries_run_through_words_of_32_bits() -> None:
@@ -90,19 +69,19 @@ def test_carries_run_through_words_of_32_bits() -> None:
         "sub.cc.u32 %r9, 0, %r2; subc.u32 %r10, 0, 0; mad.lo.cc.u32 %r11, %r2, %r2, %r2; madc.hi.u32 %r12, %r2, %r2, 0;"
     )
     total = [v * (1 + WORD) + v for v in VALUES]
-    assert _words(body + "mov.u32 %r3, %r7;", VALUES) == [t >> 32 & (WORD - 1) for t in total]
-    assert _words(body + "mov.u32 %r3, %r8;", VALUES) == [t >> 64 for t in total]
-    assert _words(body + "mov.u32 %r3, %r10;", VALUES) == [WORD - 1 if v else 0 for v in VALUES]
-    assert _words(body + "mov.u32 %r3, %r12;", VALUES) == [v * v + v >> 32 for v in VALUES]
+    assert words(body + "mov.u32 %r3, %r7;", VALUES) == [t >> 32 & (WORD - 1) for t in total]
+    assert words(body + "mov.u32 %r3, %r8;", VALUES) == [t >> 64 for t in total]
+    assert words(body + "mov.u32 %r3, %r10;", VALUES) == [WORD - 1 if v else 0 for v in VALUES]
+    assert words(body + "mov.u32 %r3, %r12;", VALUES) == [v * v + v >> 32 for v in VALUES]
 
 
 def test_conversions_to_integers_saturate_and_take_nan_to_zero() -> None:
     values = [2.5, -2.5, 3.5, 1e300, -1e300, math.nan, 2.0**31, -0.5]
-    converted = _doubles("cvt.rzi.s32.f64 %r3, %fd2; cvt.rn.f64.s32 %fd3, %r3;", values)
+    converted = doubles("cvt.rzi.s32.f64 %r3, %fd2; cvt.rn.f64.s32 %fd3, %r3;", values)
     assert converted == [2, -2, 3, 2**31 - 1, -(2**31), 0, 2**31 - 1, 0]
-    converted = _doubles("cvt.rni.s64.f64 %rd5, %fd2; cvt.rn.f64.s64 %fd3, %rd5;", values)
+    converted = doubles("cvt.rni.s64.f64 %rd5, %fd2; cvt.rn.f64.s64 %fd3, %rd5;", values)
     assert converted == [2, -2, 4, 2.0**63, -(2.0**63), 0, 2**31, 0]
-    converted = _doubles("cvt.rmi.u32.f64 %r3, %fd2; cvt.rn.f64.u32 %fd3, %r3;", values)
+    converted = doubles("cvt.rmi.u32.f64 %r3, %fd2; cvt.rn.f64.u32 %fd3, %r3;", values)
     assert converted == [2, 0, 3, WORD - 1, 0, 0, 2**31, 0]
 
 
@@ -122,13 +101,13 @@ def test_conversions_to_integers_saturate_and_take_nan_to_zero() -> None:
 )
 def test_comparisons_with_nan(name: str, expected: list[bool]) -> None:
     body = f"setp.{name}.f64 %p1, %fd2, 0d3FF0000000000000; selp.f64 %fd3, 0d3FF0000000000000, 0d0000000000000000, %p1;"
-    assert [bool(v) for v in _doubles(body, [0.0, 1.0, math.nan])] == expected
+    assert [bool(v) for v in doubles(body, [0.0, 1.0, math.nan])] == expected
 
 
 def test_extrema_prefer_numbers_unless_told_otherwise() -> None:
     single = "cvt.rn.f32.f64 %f1, %fd2; {} %f2, %f1, 0f40000000; cvt.f64.f32 %fd3, %f2;"
-    assert _doubles(single.format("max.f32"), [math.nan, 1.0, 3.0]) == [2, 2, 3]
-    with_nan = _doubles(single.format("max.NaN.f32"), [math.nan, 1.0, 3.0])
+    assert doubles(single.format("max.f32"), [math.nan, 1.0, 3.0]) == [2, 2, 3]
+    with_nan = doubles(single.format("max.NaN.f32"), [math.nan, 1.0, 3.0])
     assert math.isnan(with_nan[0])
     assert with_nan[1:] == [2, 3]
 
@@ -136,18 +115,18 @@ def test_extrema_prefer_numbers_unless_told_otherwise() -> None:
 def test_subnormal_numbers_are_flushed_where_the_instruction_says_so() -> None:
     body = "cvt.rn.f32.f64 %f1, %fd2; mul{}.f32 %f2, %f1, 0f3F000000; cvt.f64.f32 %fd3, %f2;"
     values = [2.0**-126, -(2.0**-126), 1.0]
-    assert _doubles(body.format(""), values) == [2.0**-127, -(2.0**-127), 0.5]
-    flushed = _doubles(body.format(".ftz"), values)
+    assert doubles(body.format(""), values) == [2.0**-127, -(2.0**-127), 0.5]
+    flushed = doubles(body.format(".ftz"), values)
     assert flushed == [0, 0, 0.5]
     assert math.copysign(1, flushed[1]) == -1
 
 
 def test_coarse_approximations_are_coarse() -> None:
     values = [0.3, -1.7, 0.01]
-    tanh = _doubles("cvt.rn.f32.f64 %f1, %fd2; tanh.approx.f32 %f2, %f1; cvt.f64.f32 %fd3, %f2;", values)
+    tanh = doubles("cvt.rn.f32.f64 %f1, %fd2; tanh.approx.f32 %f2, %f1; cvt.f64.f32 %fd3, %f2;", values)
     errors = [abs(t / math.tanh(v) - 1) for t, v in zip(tanh, values, strict=True)]
     assert 2.0**-14 < max(errors) <= 2.0**-11
-    (reciprocal,) = _doubles("rcp.approx.ftz.f64 %fd3, %fd2;", [3.0])
+    (reciprocal,) = doubles("rcp.approx.ftz.f64 %fd3, %fd2;", [3.0])
     assert 2.0**-30 < abs(3 * reciprocal - 1) < 2.0**-19
 
 
@@ -176,10 +155,10 @@ def test_roundings_of_floats() -> None:
 
 def test_sums_of_doubles_that_are_not_rounded_to_nearest() -> None:
     one, values = "0d3FF0000000000000", [2.0**-60, -(2.0**-60), 2.0**-52]
-    assert _doubles(f"add.rn.f64 %fd3, %fd2, {one};", values) == [1, 1, 1 + 2.0**-52]
-    assert _doubles(f"add.rz.f64 %fd3, %fd2, {one};", values) == [1, 1 - 2.0**-53, 1 + 2.0**-52]
-    assert _doubles(f"add.rp.f64 %fd3, %fd2, {one};", values) == [1 + 2.0**-52, 1, 1 + 2.0**-52]
-    assert _doubles(f"sub.rm.f64 %fd3, %fd2, {one};", values) == [-1, -1 - 2.0**-52, 2.0**-52 - 1]
+    assert doubles(f"add.rn.f64 %fd3, %fd2, {one};", values) == [1, 1, 1 + 2.0**-52]
+    assert doubles(f"add.rz.f64 %fd3, %fd2, {one};", values) == [1, 1 - 2.0**-53, 1 + 2.0**-52]
+    assert doubles(f"add.rp.f64 %fd3, %fd2, {one};", values) == [1 + 2.0**-52, 1, 1 + 2.0**-52]
+    assert doubles(f"sub.rm.f64 %fd3, %fd2, {one};", values) == [-1, -1 - 2.0**-52, 2.0**-52 - 1]
 
 
 @pytest.mark.parametrize(
@@ -199,78 +178,15 @@ def test_sums_of_doubles_that_are_not_rounded_to_nearest() -> None:
 )
 def test_arithmetic_of_pairs(body: str, expected: list[float]) -> None:
     lower_and_upper = struct.unpack("<I", struct.pack("<ee", 1.5, 2.0))[0]
-    (result,) = _words(body, [lower_and_upper])
+    (result,) = words(body, [lower_and_upper])
     assert list(struct.unpack("<ee", struct.pack("<I", result))) == expected
-
-
-def test_a_matrix_comes_back_from_shared_memory_as_it_was_stored() -> None:
-    # lane i holds the elements 2 i and 2 i + 1 of the matrix, which is transposed on its way
-    rows = "mov.u32 %r4, buffer; and.b32 %r5, %r1, 7; shl.b32 %r5, %r5, 4; add.u32 %r4, %r4, %r5;"
-    pair = "shl.b32 %r6, %r1, 1; add.s32 %r7, %r6, 1; shl.b32 %r7, %r7, 16; or.b32 %r6, %r6, %r7;"
-    there = "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r4], {%r6}; bar.warp.sync -1;"
-    back = "ldmatrix.sync.aligned.m8n8.x1{}.shared.b16 {{%r3}}, [%r4];"
-    plain = _words(rows + pair + there + back.format(""), [0] * 32)
-    assert [v & 0xFFFF for v in plain] == list(range(0, 64, 2))
-    assert [v >> 16 for v in plain] == list(range(1, 64, 2))
-    turned = _words(rows + pair + there + back.format(".trans"), [0] * 32)
-    matrix = np.arange(64).reshape(8, 8).T.reshape(-1, 2)
-    assert [[v & 0xFFFF, v >> 16] for v in turned] == matrix.tolist()
 
 
 @pytest.mark.parametrize("value", [0.1, -3.3, 1e-40, 6e4])
 def test_pairs_of_narrow_floats(value: float) -> None:
     bits = struct.unpack("<I", struct.pack("<f", value))[0]
-    (pair,) = _words("mov.b32 %f1, %r2; mov.b32 %f2, 0f3F800000; cvt.rn.bf16x2.f32 %r3, %f1, %f2;", [bits])
+    (pair,) = words("mov.b32 %f1, %r2; mov.b32 %f2, 0f3F800000; cvt.rn.bf16x2.f32 %r3, %f1, %f2;", [bits])
     single = torch.tensor(_float(bits))
     assert pair == single.to(torch.bfloat16).view(torch.int16).item() % 2**16 << 16 | 0x3F80
-    (pair,) = _words("mov.b32 %f1, %r2; mov.b32 %f2, 0f3F800000; cvt.rn.f16x2.f32 %r3, %f2, %f1;", [bits])
+    (pair,) = words("mov.b32 %f1, %r2; mov.b32 %f2, 0f3F800000; cvt.rn.f16x2.f32 %r3, %f2, %f1;", [bits])
     assert pair == 0x3C00 << 16 | single.to(torch.float16).view(torch.int16).item() % 2**16
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ("shfl.sync.bfly.b32 %r3, %r1, 5, 31, -1;", [i ^ 5 for i in range(32)]),
-        ("shfl.sync.up.b32 %r3, %r1, 3, 0, -1;", [max(i - 3, 0) if i >= 3 else i for i in range(32)]),
-        ("shfl.sync.down.b32 %r3, %r1, 3, 31, -1;", [i + 3 if i + 3 < 32 else i for i in range(32)]),
-        ("shfl.sync.idx.b32 %r3, %r1, 2, 0x181F, -1;", [i // 8 * 8 + 2 for i in range(32)]),
-        ("redux.sync.add.s32 %r3, %r1, -1;", [496] * 32),
-        ("redux.sync.max.u32 %r3, %r1, -1;", [31] * 32),
-        ("setp.lt.u32 %p1, %r1, 4; vote.sync.ballot.b32 %r3, %p1, -1;", [15] * 32),
-        ("setp.lt.u32 %p1, %r1, 4; vote.sync.any.pred %p2, %p1, -1; selp.b32 %r3, 1, 0, %p2;", [1] * 32),
-    ],
-    ids=["bfly", "up", "down", "idx", "add", "max", "ballot", "any"],
-)
-def test_exchange_within_a_warp(body: str, expected: list[int]) -> None:
-    assert _words(body, [0] * 32) == expected
-
-
-def test_a_warp_meets_after_its_lanes_were_apart() -> None:
-    # lanes double or negate in branches of different length, and then exchange
-    body = (
-        "and.b32 %r4, %r1, 1; setp.eq.u32 %p1, %r4, 0; @%p1 bra EVEN; neg.s32 %r5, %r1; bra.uni MEET;"
-        "EVEN: add.s32 %r5, %r1, %r1; add.s32 %r5, %r5, 100; MEET: shfl.sync.bfly.b32 %r3, %r5, 1, 31, -1;"
-    )
-    own = [100 + 2 * i if i % 2 == 0 else -i % WORD for i in range(32)]
-    assert _words(body, [0] * 32) == [own[i ^ 1] for i in range(32)]
-
-
-def test_lanes_leave_a_loop_one_by_one() -> None:
-    body = "mov.b32 %r3, 0; AGAIN: add.s32 %r3, %r3, 1; setp.lt.u32 %p1, %r3, %r1; @%p1 bra AGAIN;"
-    assert _words(body, [0] * 32) == [max(i, 1) for i in range(32)]
-
-
-def test_generic_addresses_lead_to_every_memory() -> None:
-    body = (
-        ".local .align 8 .b8 own[8]; mov.b64 %rd5, own; cvta.local.u64 %rd6, %rd5; st.b32 [%rd6+4], %r1;"
-        "ld.local.b32 %r4, [%rd5+4]; mov.u32 %r5, buffer; cvt.u64.u32 %rd7, %r5; cvta.shared.u64 %rd8, %rd7;"
-        "mul.wide.u32 %rd9, %r1, 4; add.u64 %rd8, %rd8, %rd9; st.b32 [%rd8], %r4; bar.sync 0;"
-        "shl.b32 %r6, %r1, 2; add.u32 %r5, %r5, %r6; ld.shared.b32 %r3, [%r5]; ld.b32 %r7, [%rd3];"
-        "add.s32 %r3, %r3, %r7;"
-    )
-    assert _words(body, [1000] * 32) == [1000 + i for i in range(32)]
-
-
-def test_names_within_braces_are_their_own() -> None:
-    body = "mov.b32 %r3, 1; { .reg .b32 t; mov.b32 t, 4; add.s32 %r3, %r3, t; } { .reg .b64 t; mov.b64 t, 9; }"
-    assert _words(body, [0]) == [5]

@@ -111,7 +111,10 @@ class Block:
             self._count(segment, limit)
             position += 1
             end = segment.end
-            if end is None or end.opcode in ("bar", "barrier"):
+            if end is None:
+                continue
+            if end.opcode in ("bar", "barrier"):
+                self.machine.barrier()
                 continue
             lanes = self._lanes(end)
             count = np.count_nonzero(lanes)
@@ -190,6 +193,7 @@ class Block:
             raise EmulationFault(f"threads of one block wait at different barriers, {where}")
         at[waits] += 1
         waits[...] = False
+        self.machine.barrier()
 
     def _meeting(
         self,

@@ -1,4 +1,4 @@
-"""Arithmetic of floats: PTX ISA, sections "Floating Point", "Half Precision" and the conversions among numbers.
+"""Arithmetic of floats: PTX ISA, sections "Floating Point Instructions" and "Half Precision Floating Point".
 
 What is not emulated to the last bit: ``fma.rn.f32`` is computed in double precision and rounded again, which differs
 from one rounding in about one of 2**29 results; the approximations (``ex2``, ``lg2``, ``rcp``, ``rsqrt``, ``sqrt``,
@@ -10,27 +10,25 @@ error of 2**-21, ``rcp.approx.ftz.f64`` and ``rsqrt.approx.ftz.f64`` the upper h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from .integers import Builder, ufunc
-from .machine import Array, Machine, Operation, assign, dtype_of
+from .machine import Array, Machine, Operation, assign
 from .memory import Where
 from .program import Instruction
-from .rounding import add_towards, as_double, bfloat16_bits, flush, from_double, fused_multiply_add, tf32_bits
+from .rounding import add_towards, as_double, flush, from_double, fused_multiply_add
 
 _MODES = ("rn", "rz", "rm", "rp")
-_TO_INTEGER: dict[str, Callable[[Array], Array]] = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
 
-def _mode(instruction: Instruction) -> str:
+def rounding_mode(instruction: Instruction) -> str:
     return next((m for m in instruction.modifiers if m in _MODES), "rn")
 
 
 def _plain(instruction: Instruction) -> bool:
     """Whether NumPy's own operation on the type of the instruction does what it says."""
-    changed = "ftz" in instruction.modifiers or "sat" in instruction.modifiers or _mode(instruction) != "rn"
+    changed = "ftz" in instruction.modifiers or "sat" in instruction.modifiers or rounding_mode(instruction) != "rn"
     return instruction.type in ("f16", "f32", "f64") and not changed
 
 
@@ -45,7 +43,7 @@ def through_double(function: Callable[..., Array]) -> Builder:
         type_, ftz = instruction.type, "ftz" in instruction.modifiers and instruction.type == "f32"
         out = machine.target(instruction.operands[0], type_)
         sources = [machine.source(o, type_) for o in instruction.operands[1:]]
-        read, rounded = as_double(type_, ftz), from_double(type_, _mode(instruction), ftz)
+        read, rounded = as_double(type_, ftz), from_double(type_, rounding_mode(instruction), ftz)
         saturates = "sat" in instruction.modifiers
 
         def operation(where: Where) -> None:
@@ -73,7 +71,7 @@ def arithmetic(function: np.ufunc) -> Builder:
 
 def _sum_of_doubles(instruction: Instruction, machine: Machine) -> Operation:
     """Sums and differences in double precision that are not rounded to nearest."""
-    mode, sign = _mode(instruction), -1.0 if instruction.opcode == "sub" else 1.0
+    mode, sign = rounding_mode(instruction), -1.0 if instruction.opcode == "sub" else 1.0
     out = machine.target(instruction.operands[0], "f64")
     a, b = (machine.source(o, "f64") for o in instruction.operands[1:])
     return lambda where: assign(out, add_towards(a, sign * b, mode), where)
@@ -157,82 +155,6 @@ def _square_root(instruction: Instruction, machine: Machine) -> Operation:
     direct = instruction.type in ("f32", "f64") and _plain(instruction)
     build = ufunc(np.sqrt) if direct else through_double(np.sqrt)
     return build(instruction, machine)
-
-
-def convert(instruction: Instruction, machine: Machine) -> Operation:
-    """``cvt``: between integers and floats, and between floats; to integers it saturates, and NaN becomes 0."""
-    *_, to, of = instruction.modifiers
-    ftz = "ftz" in instruction.modifiers
-    if to in ("bf16x2", "f16x2"):
-        return _convert_pair(instruction, machine, to)
-    out = machine.target(instruction.operands[0], to)
-    a = machine.source(instruction.operands[1], of)
-    if to == "tf32":
-        if "rna" not in instruction.modifiers:
-            raise NotImplementedError(str(instruction))
-        return lambda where: assign(out, tf32_bits(a), where)
-    from_float, to_float = of[0] == "f" or of == "bf16", to[0] == "f" or to == "bf16"
-    if not from_float and not to_float:
-        if "sat" in instruction.modifiers:
-            raise NotImplementedError(str(instruction))
-        narrow = dtype_of(to)
-        return lambda where: assign(out, a.astype(narrow), where)
-    if not from_float:
-        # an integer of 64 bits is not a double; NumPy rounds it to the float in one step
-        if to == "bf16" or _mode(instruction) != "rn":
-            raise NotImplementedError(str(instruction))
-        return lambda where: assign(out, a.astype(out.dtype), where)
-    read = as_double(of, ftz and of == "f32")
-    to_integral = next((_TO_INTEGER[m] for m in instruction.modifiers if m in _TO_INTEGER), None)
-    if not to_float:
-        if to_integral is None:
-            raise NotImplementedError(str(instruction))
-        return _to_integer(out, a, read, to_integral, dtype_of(to))
-    rounded = from_double(to, _mode(instruction), ftz and to == "f32")
-    integral = to_integral or (lambda x: x)
-    saturates = "sat" in instruction.modifiers
-
-    def operation(where: Where) -> None:
-        x = integral(read(a))
-        assign(out, rounded(np.fmin(np.fmax(x, 0.0), 1.0) if saturates else x), where)
-
-    return operation
-
-
-def _to_integer(
-    out: Array,
-    a: Array,
-    read: Callable[[Array], Array],
-    integral: Callable[[Array], Array],
-    narrow: np.dtype[Any],
-) -> Operation:
-    limits = np.iinfo(narrow)
-    low, high = float(limits.min), float(limits.max)
-
-    def operation(where: Where) -> None:
-        x = integral(read(a))
-        inside = (x >= low) & (x < high)
-        exact = np.where(inside, x, 0.0).astype(narrow)
-        beyond = np.where(
-            x >= high, narrow.type(limits.max), np.where(x < low, narrow.type(limits.min), narrow.type(0))
-        )
-        assign(out, np.where(inside, exact, beyond), where)
-
-    return operation
-
-
-def _convert_pair(instruction: Instruction, machine: Machine, to: str) -> Operation:
-    """``cvt.rn.bf16x2.f32 d, a, b``: ``a`` becomes the upper half and ``b`` the lower."""
-    if instruction.modifiers[:-2] != ("rn",) or instruction.type != "f32":
-        raise NotImplementedError(str(instruction))
-    out = machine.target(instruction.operands[0], "b32")
-    upper, lower = (machine.source(o, "f32") for o in instruction.operands[1:])
-
-    def bits(x: Array) -> Array:
-        half = bfloat16_bits(x.astype(np.float64)) if to == "bf16x2" else x.astype(np.float16).view(np.uint16)
-        return half.astype(np.uint32)
-
-    return lambda where: assign(out, bits(upper) << np.uint32(16) | bits(lower), where)
 
 
 def _reciprocal_root(x: Array) -> Array:

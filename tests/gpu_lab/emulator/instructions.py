@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import asynchronous, atomics, bits, floating, integers, matrices, moves, warps
+from . import asynchronous, atomics, bits, conversions, floating, integers, matrices, moves, warps
 from .integers import Builder, add_with_carry
 from .machine import Machine, Operation
 from .memory import Where
@@ -12,7 +12,7 @@ from .pairs import build_pair
 from .program import Instruction
 
 _ANY_TYPE: dict[str, Builder] = {
-    "cvt": floating.convert,
+    "cvt": conversions.convert,
     **moves.OPERATIONS,
     **warps.OPERATIONS,
     **matrices.OPERATIONS,

@@ -20,6 +20,7 @@ from .flatten import flatten
 from .machine import Machine, dtype_of
 from .parse import parse
 from .program import Variable
+from .races import Races
 
 Order = Literal["forward", "reverse"]
 MOST_INSTRUCTIONS = 20_000_000
@@ -83,6 +84,7 @@ def emulate(
     num_warps: int | None = None,
     *,
     order: Order = "forward",
+    races: bool = False,
     most_instructions: int = MOST_INSTRUCTIONS,
 ) -> Statistics:
     """Launches a kernel: tensors among ``args`` are changed in place.
@@ -96,6 +98,7 @@ def emulate(
         shared_bytes: of dynamic shared memory for a block; known for a compiled kernel.
         num_warps: of a block; known for a compiled kernel and where the PTX says ``.reqntid``.
         order: ``forward`` runs the blocks in ascending order, ``reverse`` the other way round.
+        races: also fail where the order of accesses to global memory is left open; see :mod:`.races`.
         most_instructions: of a block, before it is taken to be in an endless loop.
 
     Returns:
@@ -107,12 +110,14 @@ def emulate(
         ValueError, TypeError: The arguments do not fit the kernel's parameters.
     """
     if isinstance(kernel, str):
-        return _launch(kernel, grid, args, shared_bytes, num_warps, 0, order, most_instructions)
+        return _launch(kernel, grid, args, shared_bytes, num_warps, 0, order, races, most_instructions)
     metadata = kernel.metadata
     shared_bytes = metadata.shared if shared_bytes is None else shared_bytes
     num_warps = metadata.num_warps if num_warps is None else num_warps
     scratch_bytes = metadata.global_scratch_size
-    return _launch(kernel.asm["ptx"], grid, args, shared_bytes, num_warps, scratch_bytes, order, most_instructions)
+    return _launch(
+        kernel.asm["ptx"], grid, args, shared_bytes, num_warps, scratch_bytes, order, races, most_instructions
+    )
 
 
 def _launch(
@@ -123,6 +128,7 @@ def _launch(
     num_warps: int | None,
     scratch_bytes: int,
     order: Order,
+    races: bool,
     most_instructions: int,
 ) -> Statistics:
     if order not in ("forward", "reverse"):
@@ -134,15 +140,17 @@ def _launch(
     machine = block.machine
     blocks = [index[::-1] for index in product(range(z), range(y), range(x))]
     _pass_arguments(machine, args, scratch_bytes * len(blocks))
+    machine.races = Races(machine.global_, machine.threads) if races else None
     before = block.executed
-    with np.errstate(all="ignore"):
-        for index in blocks if order == "forward" else reversed(blocks):
-            machine.start_block(index, (x, y, z))
-            block.run(most_instructions)
     memory = machine.global_
-    result = Statistics(1, len(blocks), block.executed - before, memory.loaded, memory.stored)
-    memory.forget_tensors(machine.tables)
-    return result
+    try:
+        with np.errstate(all="ignore"):
+            for index in blocks if order == "forward" else reversed(blocks):
+                machine.start_block(index, (x, y, z))
+                block.run(most_instructions)
+        return Statistics(1, len(blocks), block.executed - before, memory.loaded, memory.stored)
+    finally:
+        memory.forget_tensors(machine.tables)
 
 
 def _pass_arguments(machine: Machine, args: Sequence[Any], scratch_bytes: int) -> None:
@@ -181,7 +189,7 @@ def _bytes_of(machine: Machine, parameter: Variable, value: Any, label: str) -> 
 
 @contextmanager
 def emulated_gpu(
-    target: int = 80, order: Order = "forward", most_instructions: int = MOST_INSTRUCTIONS
+    target: int = 80, order: Order = "forward", races: bool = False, most_instructions: int = MOST_INSTRUCTIONS
 ) -> Iterator[Statistics]:
     """Within the ``with`` block, ``kernel[grid](...)`` on CPU tensors compiles for ``target`` and is emulated.
 
@@ -196,7 +204,9 @@ def emulated_gpu(
         passed = list(_passed(list(source.signature.values()), args))
         scratch_bytes = metadata.global_scratch_size
         ptx = _kept_ptx(metadata.hash, metadata.name)
-        done = _launch(ptx, grid, passed, metadata.shared, metadata.num_warps, scratch_bytes, order, most_instructions)
+        done = _launch(
+            ptx, grid, passed, metadata.shared, metadata.num_warps, scratch_bytes, order, races, most_instructions
+        )
         for name, value in vars(done).items():
             setattr(total, name, getattr(total, name) + value)
 
@@ -222,10 +232,11 @@ def emulated_launch(
     *args: Any,
     target: int = 80,
     order: Order = "forward",
+    races: bool = False,
     **constexprs: Any,
 ) -> Statistics:
     """Compiles a Triton kernel as a launch does, and emulates the launch: ``kernel[grid](*args, **constexprs)``."""
-    with emulated_gpu(target, order) as total:
+    with emulated_gpu(target, order, races) as total:
         kernel[tuple(grid)](*args, **constexprs)
     return total
 

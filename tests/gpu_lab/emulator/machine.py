@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .copies import Copies
 from .memory import Addresses, GenericMemory, GlobalMemory, LocalMemory, Memory, Region, Where
 from .program import Address, Function, Group, Immediate, Instruction, Module, Operand, Register, Special, Symbol
+from .races import Races
 
 Array = NDArray[Any]
 Operation = Callable[[Where], object]
@@ -45,6 +46,7 @@ class Machine:
     Attributes:
         code: the kernel, without calls.
         carry: the carry flag of every thread, for additions of several words.
+        races: watches accesses to global memory; None where nobody asked for that.
         parameters: the bytes of the kernel's parameters, at the offsets in ``parameter_offsets``.
     """
 
@@ -66,6 +68,7 @@ class Machine:
         self.parameters = np.zeros(max(self._parameter_bytes, 1), np.uint8)
         self.special = self._make_special()
         self.copies = Copies()
+        self.races: Races | None = None
 
     def _make_registers(self) -> dict[str, Array]:
         bits = {name: type_ if type_ == "pred" else f"b{type_[1:]}" for name, type_ in self.code.registers.items()}
@@ -123,9 +126,16 @@ class Machine:
         for memory in (self.shared, self.local):
             memory.regions[0].content[...] = 0xFF
         self.copies.forget()
+        if self.races is not None:
+            self.races.start_block()
         for axis, i, n in zip("xyz", index, grid, strict=True):
             self.special[f"%ctaid.{axis}"][...] = i
             self.special[f"%nctaid.{axis}"][...] = n
+
+    def barrier(self) -> None:
+        """All threads of the block have met."""
+        if self.races is not None:
+            self.races.barrier()
 
     def predicate(self, operand: Operand) -> NDArray[np.bool_]:
         return self.source(operand, "pred")

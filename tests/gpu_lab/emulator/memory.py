@@ -25,7 +25,8 @@ Addresses = NDArray[np.uint64]
 
 SHARED_WINDOW, LOCAL_WINDOW = 1 << 60, 1 << 61
 """Where the shared memory of the block and the local memory of a thread begin in generic addresses."""
-_APART = 1 << 40
+APART = 1 << 40
+"""The distance of the begins of two storages."""
 _KEPT_ALIGNMENT = 256
 
 
@@ -150,7 +151,7 @@ class Memory:
         if not self.regions:
             return f"address {address:#x} (no memory was passed)"
         region = self.regions[max(bisect_right(self._bases, address) - 1, 0)]
-        if abs(address - region.base) >= _APART // 2:
+        if abs(address - region.base) >= APART // 2:
             return f"address {address:#x}, near no memory that was passed"
         return f"byte {address - region.base} of {region.name}, which has {region.content.size} bytes"
 
@@ -166,8 +167,8 @@ class GlobalMemory(Memory):
     def place(self, name: str, content: NDArray[np.uint8], writable: bool = True) -> int:
         """Gives ``content`` an address of its own."""
         self._placed += 1
-        self.add(Region(name, self._placed * _APART, content, writable))
-        return self._placed * _APART
+        self.add(Region(name, self._placed * APART, content, writable))
+        return self._placed * APART
 
     def forget_tensors(self, tables: int) -> None:
         """Leaves the first ``tables`` regions, which are those of the program."""
@@ -187,7 +188,7 @@ class GlobalMemory(Memory):
         key = storage.data_ptr() if storage.nbytes() else id(tensor)
         if key not in self._storages:
             self._placed += 1
-            self._storages[key] = self._placed * _APART + storage.data_ptr() % _KEPT_ALIGNMENT
+            self._storages[key] = self._placed * APART + storage.data_ptr() % _KEPT_ALIGNMENT
         content = _bytes_at(storage.data_ptr(), storage.nbytes())
         begin = int(tensor.storage_offset()) * tensor.element_size()
         extent = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .fault import EmulationFault
 from .integers import Builder
 from .machine import Array, Machine, Operation, assign, dtype_of, members
-from .memory import LOCAL_WINDOW, SHARED_WINDOW, Where
+from .memory import LOCAL_WINDOW, SHARED_WINDOW, Addresses, Where
 from .program import Address, Group, Instruction, Operand, Symbol
+from .races import Races
 from .rounding import bfloat16_value
 
 
@@ -75,7 +77,10 @@ def load(instruction: Instruction, machine: Machine) -> Operation:
     dtype, count = dtype_of(instruction.type), len(outs)
 
     def operation(where: Where) -> None:
-        values = memory.load(address(), where, dtype, count, instruction)
+        addresses = address()
+        values = memory.load(addresses, where, dtype, count, instruction)
+        if machine.races is not None and memory is machine.global_:
+            machine.races.load(addresses, where, dtype.itemsize * count, instruction)
         for out, value in zip(outs, values, strict=True):
             out[... if where is True else where] = value
 
@@ -105,9 +110,36 @@ def store(instruction: Instruction, machine: Machine) -> Operation:
     every = [np.broadcast_to(a, machine.threads) for a in sources]
 
     def operation(where: Where) -> None:
-        memory.store(address(), where, every if where is True else [a[where] for a in every], instruction)
+        addresses = address()
+        values = every if where is True else [a[where] for a in every]
+        if machine.races is not None and memory is machine.global_:
+            _watched_store(machine, machine.races, addresses, where, values, instruction)
+        else:
+            memory.store(addresses, where, values, instruction)
 
     return operation
+
+
+def _watched_store(
+    machine: Machine, races: Races, addresses: Addresses, where: Where, values: list[Array], instruction: Instruction
+) -> None:
+    """A store to global memory that knows what it changes, and whether one of its lanes undoes another's."""
+    dtype, count = values[0].dtype, len(values)
+    counted = machine.global_.loaded
+    before = machine.global_.load(addresses, where, dtype, count, instruction)
+    machine.global_.store(addresses, where, values, instruction)
+    after = machine.global_.load(addresses, where, dtype, count, instruction)
+    machine.global_.loaded = counted
+    if any((_as_bits(new) != _as_bits(now)).any() for new, now in zip(values, after, strict=True)):
+        raise EmulationFault(f"a race: two threads store different values to one address at once, {instruction}")
+    changed = np.zeros(machine.threads, bool)
+    differs = [_as_bits(old) != _as_bits(new) for old, new in zip(before, values, strict=True)]
+    changed[... if where is True else where] = np.logical_or.reduce(differs)
+    races.store(addresses, where, dtype.itemsize * count, changed, instruction)
+
+
+def _as_bits(values: Array) -> Array:
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
 def select(instruction: Instruction, machine: Machine) -> Operation:

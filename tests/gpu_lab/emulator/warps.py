@@ -97,7 +97,9 @@ def vote(instruction: Instruction, machine: Machine) -> Operation:
 
 
 def meet(instruction: Instruction, machine: Machine) -> Operation:
-    """``bar.warp.sync``: the lanes have met when it executes."""
+    """``bar.warp.sync``: the lanes have met when it executes. In a block of one warp it is a barrier of the block."""
+    if machine.threads == WARP:
+        return lambda where: machine.barrier()
     return lambda where: None
 
 
