@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .arithmetic import working
+from .arithmetic import row_of, working
 from .launch import cdiv
 from .state import COUNTS, REALS, DeviceState
 
@@ -55,13 +55,14 @@ def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr,
                   MID: tl.constexpr, SHARED: tl.constexpr, PLACED: tl.constexpr, KEEP: tl.constexpr,
                   BLOCK: tl.constexpr):  # fmt: skip
     """``KEEP`` (one shared step only): it goes to place ``n_accepted - 1 - kept`` of ``kept_ptr`` and ``log_ptr``."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    begin = tl.program_id(0).to(tl.int64) * BLOCK
+    at = begin + tl.arange(0, BLOCK)
     inside = at < count
     if SHARED:
         row = tl.zeros([1], tl.int64)
         accept = tl.load(counts_ptr + rows * _ACCEPT + row) != 0
     else:
-        row = at // columns
+        row = row_of(begin, tl.arange(0, BLOCK), columns)
         accept = tl.load(counts_ptr + rows * _ACCEPT + row, mask=inside, other=0) != 0
     if tl.max(accept.to(tl.int32), axis=0) > 0:
         mask = inside & accept

@@ -124,8 +124,8 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
     t_end = tl.load(reals + rows * _T_END, mask=here, other=0.0)
     next_stop = tl.load(counts + rows * _NEXT_STOP, mask=here, other=0)
     next_output = tl.load(counts + rows * _NEXT_OUTPUT, mask=here, other=0)
-    attempts = tl.load(counts + rows * _N_ACCEPTED, mask=here, other=0)
-    attempts += tl.load(counts + rows * _N_REJECTED, mask=here, other=0)
+    n_accepted = tl.load(counts + rows * _N_ACCEPTED, mask=here, other=0)
+    attempts = n_accepted + tl.load(counts + rows * _N_REJECTED, mask=here, other=0)
     since_output = tl.load(counts + rows * _SINCE_OUTPUT, mask=here, other=0)
     broken = here & (t != t)
     hopeless = broken
@@ -142,6 +142,8 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
         accept = accept & running
         broken = running & (err != err)
         hopeless = broken & ((tried <= _limit(limits_ptr, 4, ROWS)) | (tried <= tl.abs(t_end - t) * _LEAST_SHARE))
+        # one row may be read by many threads: what they have read is overwritten only when all of them have come here
+        tl.debug_barrier()
         tl.store(reals + rows * _TRIED_T, t, mask=here)
         tl.store(reals + rows * _TRIED_DT, dt, mask=here)
         tl.store(reals + rows * _ERR, err, mask=running)
@@ -149,10 +151,9 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
         tl.store(reals + rows * _OLDER, history, mask=accept)
         tl.store(reals + rows * _HISTORY, tl.where(err > _LEAST_ERROR, err, _LEAST_ERROR), mask=accept)
         tl.store(counts + rows * _ACCEPT, accept.to(tl.int64), mask=here)
-        n_accepted = tl.load(counts + rows * _N_ACCEPTED, mask=here, other=0) + accept.to(tl.int64)
-        tl.store(counts + rows * _N_ACCEPTED, n_accepted, mask=here)
+        tl.store(counts + rows * _N_ACCEPTED, n_accepted + accept.to(tl.int64), mask=here)
+        tl.store(counts + rows * _N_REJECTED, attempts - n_accepted + (running & ~accept).to(tl.int64), mask=here)
         attempts += running.to(tl.int64)
-        tl.store(counts + rows * _N_REJECTED, attempts - n_accepted, mask=here)
         more_stops = here & (next_stop < n_stops)
         stop = tl.load(stops_ptr + r * n_stops + next_stop, mask=more_stops, other=float("nan"))
         at_stop = accept & (t == stop)
@@ -177,6 +178,9 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
         tl.store(counts + rows * _FIRST_OUTPUT, first_output, mask=here)
         tl.store(counts + rows * _NEXT_OUTPUT, next_output, mask=here)
         since_output = tl.where(next_output > first_output, 0, since_output)
+
+    else:
+        tl.debug_barrier()
 
     # the next attempt
     left = t_end - t
@@ -250,7 +254,7 @@ def control(
     rows = len(state)
     if not rows:
         return
-    block_rows, fold, outputs = (1, 1024, 256) if rows == 1 else (64, 4, 4)
+    block_rows, fold, outputs = (1, 1024, 256) if rows == 1 else (64, 1, 1)
     control_kernel[(cdiv(rows, block_rows),)](
         state.reals, state.counts, state.stops, state.jumps, state.due, state.times, state.limits, partial.sums,
         partial.bounds, partial.elements, rows, state.stops.shape[1], state.due.shape[1],

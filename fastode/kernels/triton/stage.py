@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .arithmetic import working
+from .arithmetic import row_of, working
 from .launch import cdiv
 
 BLOCK = 1024
@@ -23,13 +23,14 @@ BLOCK = 1024
 def stage_kernel(y_ptr, slopes, dt_ptr, z_ptr, count, columns, WEIGHTS: tl.constexpr, SHARED: tl.constexpr,
                  BLOCK: tl.constexpr):  # fmt: skip
     """``SHARED``: all elements have one step size, so that no row has to be found."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    at = first + tl.arange(0, BLOCK)
     inside = at < count
     y = working(tl.load(y_ptr + at, mask=inside, other=0.0))
     if SHARED:
         dt = tl.load(dt_ptr).to(y.dtype)
     else:
-        dt = tl.load(dt_ptr + at // columns, mask=inside, other=0.0).to(y.dtype)
+        dt = tl.load(dt_ptr + row_of(first, tl.arange(0, BLOCK), columns), mask=inside, other=0.0).to(y.dtype)
     step = tl.zeros([BLOCK], y.dtype)
     for j in tl.static_range(len(slopes)):
         slope = working(tl.load(slopes[j] + at, mask=inside, other=0.0))

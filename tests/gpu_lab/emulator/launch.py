@@ -35,8 +35,9 @@ class Statistics:
         launches: how many kernels were launched.
         blocks: how many blocks they had.
         instructions: how many instructions were executed, each counted once for the threads that execute it together.
-        global_bytes_loaded: by all threads, each load counted, from tensors and tables; no cache is modelled.
-        global_bytes_stored: as above.
+        global_bytes_loaded: from tensors and tables, once for what the threads of a block load in one instruction from
+            one place; no cache is modelled.
+        global_bytes_stored: by all threads.
     """
 
     launches: int = 0

@@ -50,7 +50,7 @@ class Region:
 
 
 class Memory:
-    """Regions by address. Counts the bytes that lanes load and store."""
+    """Regions by address. Counts the bytes that instructions load and store."""
 
     def __init__(self) -> None:
         self.regions: list[Region] = []
@@ -75,7 +75,8 @@ class Memory:
             EmulationFault: An address is in no region, or not aligned to all ``count`` elements.
         """
         found = self._find(self.active(addresses, where, instruction), dtype, count, instruction, store=False)
-        self.loaded += dtype.itemsize * count * sum(index.size for _, index, _ in found)
+        # threads that ask for the same element in one instruction share what is moved
+        self.loaded += dtype.itemsize * count * sum(np.unique(index).size for _, index, _ in found)
         if len(found) == 1:
             view, index, _ = found[0]
             return [view[index + k] if k else view[index] for k in range(count)]
