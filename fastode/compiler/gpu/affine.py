@@ -1,0 +1,93 @@
+"""Affine maps of tiles and columns: one sum over the parts of the input for each part of the result.
+
+    input    result   product
+    column   column   a number of the matrix times the column
+    column   tile     the column times a column of the matrix: an outer product
+    tile     column   the sum over the tile's columns of the tile times a line of the matrix
+    tile     tile     a matrix product; of a tile that is the same for all rows, a sum over a block of the matrix
+
+So the input is never gathered into one tile: the columns of the matrix are addressed where each of its features is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .layout import Part
+from .matrices import Reader
+from .piece import Piece
+from .refusal import NotFused
+from .settings import Settings
+
+#: Triton multiplies no smaller tiles
+_LEAST_ROWS = 16
+
+
+class Affine:
+    """Writes affine maps."""
+
+    def __init__(self, reader: Reader, settings: Settings, dtype: str) -> None:
+        self.reader = reader
+        self.settings = settings
+        self.dtype = dtype
+
+    def part(
+        self,
+        index: int,
+        strides: tuple[int, int],
+        result: Part,
+        inputs: Sequence[tuple[Part, Piece]],
+        bias: Piece | None,
+        once: bool,
+    ) -> tuple[str, bool]:
+        """One part of ``M x + b`` as an expression, and whether it differs from row to row.
+
+        Args:
+            index: the number of the constant M.
+            strides: how far the lines, and the columns, of M are from the next in memory.
+            inputs: the parts of x.
+            once: x is made of constants.
+        """
+        tile = result.padded > 0
+        terms = [] if bias is None else [bias.beside(tile)]
+        used = [(part, piece) for part, piece in inputs if piece.number != 0.0]
+        terms += [self._product(index, strides, result, part, piece, once) for part, piece in used]
+        if not used and (bias is None or bias.is_tile != tile):
+            terms.append(f"tl.full([{f'1, {result.padded}' if tile else ''}], 0.0, {self.dtype})")
+        rows = any(piece.rows for _, piece in used) or (bias is not None and bias.rows)
+        return " + ".join(terms), rows
+
+    def _product(
+        self, index: int, strides: tuple[int, int], result: Part, part: Part, piece: Piece, once: bool
+    ) -> str:
+        line, column = strides
+        if piece.is_tile:
+            if not result.padded:
+                weights = self.reader.vector(index, part, once, column, result.first * line).name
+                product = f"{piece.masked()} * {weights}"
+                return f"tl.sum({product}, 1)" if piece.rows else f"tl.sum({product})"
+            if not piece.rows:
+                block = self.reader.block(index, (result, line), (part, column), once)
+                return f"tl.sum({block} * {piece.masked()}, 1)[None, :]"
+            if self.settings.rows < _LEAST_ROWS:
+                raise NotFused(
+                    f"an affine map of {part.width} to {result.width} features needs tiles of {_LEAST_ROWS} rows at "
+                    f"least, not {self.settings.rows}"
+                )
+            block = self.reader.block(index, (part, column), (result, line), once)
+            precision = "ieee" if self.dtype == "tl.float64" else self.settings.precision
+            return f'tl.dot({piece.masked()}, {block}, input_precision="{precision}", out_dtype={self.dtype})'
+        weights = self._column_weights(index, strides, result, part, once)
+        if piece.number == 1.0:
+            return weights
+        return f"{piece.beside(result.padded > 0)} * {weights}"
+
+    def _column_weights(self, index: int, strides: tuple[int, int], result: Part, part: Part, once: bool) -> str:
+        """What a column of the input is multiplied with; one that stands for several features has the sum of theirs."""
+        line, column = strides
+        if part.width == 1:
+            return self.reader.vector(index, result, once, line, part.first * column).name
+        if result.padded:
+            block = self.reader.block(index, (result, line), (part, column), once)
+            return f"tl.sum({block}, 1)[None, :]"
+        return f"tl.sum({self.reader.vector(index, part, once, column, result.first * line).name})"

@@ -1,0 +1,179 @@
+"""Elementary functions that Triton lacks, or has less accurately, for float32 and float64.
+
+Nothing here is a library call or assembly, so that the interpreter runs them too. NaN stays NaN, and no intermediate result
+overflows where the value does not.
+
+=======================  ==============================================================  ==================
+function                 algorithm (n is an integer)                                     error in ulp below
+                                                                                         float32   float64
+=======================  ==============================================================  ========  ========
+exponential              2^n exp(r), r = x - n ln 2; float64: Triton's                   1.5       1.5
+exponential_minus_one    2^n (exp(r) - 1) + (2^n - 1)                                    2.5       3
+logarithm_of_one_plus    x log(u) / (u - 1), u = 1 + x rounded                           4         4
+hyperbolic_tangent       1 - 2 / (exp(2 |x|) + 1), a polynomial near 0; float64:         4         4
+                         (exp(2 |x|) - 1) / (exp(2 |x|) + 1)
+logistic                 1 / (1 + exp(-x)); 0 where exp(-x) overflows                    4         3
+soft_plus                max(x, 0) + log(1 + exp(-|x|))                                  4         4
+power_of                 exp2(y log2(|x|)) in float64                                    1         *
+=======================  ==============================================================  ========  ========
+
+``*`` of float64: relative error 2e-16 (2 + |y log2(x)|). Sine, cosine, logarithm and error function are Triton's own, which
+are those of the device's library: at most 2 ulp. Reference for the logarithm: Higham, "Accuracy and Stability of Numerical
+Algorithms", 2nd ed. (2002), section 1.14.1.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# A number beside an operator takes the tensor's type; one in a comparison or a call becomes float32, and so must be exact there.
+
+
+@triton.jit
+def square_root(x):  # type: ignore[no-untyped-def]
+    """The square root, correctly rounded."""
+    if x.dtype == tl.float64:
+        return tl.sqrt(x)
+    else:
+        return tl.sqrt_rn(x)
+
+
+@triton.jit
+def divide(x, y):  # type: ignore[no-untyped-def]
+    """The quotient, correctly rounded."""
+    if y.dtype == tl.float64:
+        return x / y
+    else:
+        return tl.div_rn(x, y)
+
+
+@triton.jit
+def reciprocal(x):  # type: ignore[no-untyped-def]
+    """``1 / x``, correctly rounded."""
+    return divide(tl.full([], 1.0, x.dtype), x)
+
+
+@triton.jit
+def _within(x, low, high):  # type: ignore[no-untyped-def]
+    """``x`` cut at both ends; NaN stays."""
+    return tl.where(x < low, low, tl.where(x > high, high, x))
+
+
+@triton.jit
+def _power_of_two(n, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
+    """``2^n`` of an integral ``n`` within the exponents of normal numbers."""
+    if dtype == tl.float64:
+        return ((n.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
+    else:
+        return ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _nearest_power(x):  # type: ignore[no-untyped-def]
+    """``n`` and ``exp(r) - 1`` of ``x = n ln 2 + r`` with ``|r| <= ln 2 / 2``, for an ``x`` with a small ``n``.
+
+    ``n`` times the high part of ln 2 is exact. The polynomials are minimax fits of ``(exp(r) - 1 - r) / r^2``, those of the
+    CPU engine.
+    """
+    if x.dtype == tl.float64:
+        n = tl.floor(x * 1.4426950408889634 + 0.5)
+        r = x - n * 0.6931471805592082
+        r = r - n * 7.371002565167799e-13
+        p = 2.505259899100274e-08 * r + 2.7626107527354907e-07
+        p = p * r + 2.7557410877514563e-06
+        p = p * r + 2.4801505109009517e-05
+        p = p * r + 0.00019841269715739594
+        p = p * r + 0.001388888893169166
+        p = p * r + 0.0083333333333908208
+        p = p * r + 0.041666666666576408
+        p = p * r + 0.16666666666666588
+        p = p * r + 0.50000000000000052
+    else:
+        n = tl.floor(x * 1.44269504 + 0.5)
+        r = x - n * 0.693145751953125
+        r = r - n * 1.428606765330187e-06
+        p = 0.00138817988 * r + 0.00836655514
+        p = p * r + 0.0416672105
+        p = p * r + 0.166665434
+        p = p * r + 0.499999981
+    return n, r * r * p + r
+
+
+@triton.jit
+def exponential(x):  # type: ignore[no-untyped-def]
+    """``exp(x)``."""
+    if x.dtype == tl.float64:
+        return tl.exp(x)
+    else:
+        n, p = _nearest_power(_within(x, -104.0, 89.0))
+        # 2^n alone may be too large or too small where the result is not
+        half = tl.floor(n * 0.5)
+        return (p + 1.0) * _power_of_two(half, tl.float32) * _power_of_two(n - half, tl.float32)
+
+
+@triton.jit
+def exponential_minus_one(x):  # type: ignore[no-untyped-def]
+    """``exp(x) - 1``."""
+    if x.dtype == tl.float64:
+        n, p = _nearest_power(_within(x, -40.0, 710.0))
+    else:
+        n, p = _nearest_power(_within(x, -20.0, 89.0))
+    # half of it, as 2^n may be beyond the range where the result is not
+    scale = _power_of_two(n - 1.0, x.dtype)
+    half = p * scale + (scale - 0.5)
+    return tl.where(n == 0.0, p, half + half)
+
+
+@triton.jit
+def logarithm_of_one_plus(x):  # type: ignore[no-untyped-def]
+    """``log(1 + x)``."""
+    u = 1.0 + x
+    # what the sum has lost, the quotient makes good
+    y = x * divide(tl.log(u), u - 1.0)
+    return tl.where(u == 1.0, x, tl.where(x == float("inf"), x, y))
+
+
+@triton.jit
+def hyperbolic_tangent(x):  # type: ignore[no-untyped-def]
+    """``tanh(x)``."""
+    a = tl.abs(x)
+    if x.dtype == tl.float64:
+        n, p = _nearest_power(2.0 * _within(a, 0.0, 20.0))
+        scale = _power_of_two(n, tl.float64)
+        y = (p * scale + (scale - 1.0)) / (p * scale + (scale + 1.0))
+    else:
+        z = x * x
+        p = -0.00589515921 * z + 0.0207959730
+        p = p * z - 0.0537838303
+        p = p * z + 0.133319244
+        p = p * z - 0.333332986
+        # the rounding of a large argument of exp2 does not matter: its value is far above 1
+        y = 1.0 - 2.0 / (tl.exp2(_within(a, 0.0, 10.0) * 2.88539008) + 1.0)
+        y = tl.where(a < 0.6, a + a * (z * p), y)
+    return tl.where(x < 0.0, -y, y)
+
+
+@triton.jit
+def logistic(x):  # type: ignore[no-untyped-def]
+    """``1 / (1 + exp(-x))``."""
+    return 1.0 / (1.0 + exponential(-x))
+
+
+@triton.jit
+def soft_plus(x):  # type: ignore[no-untyped-def]
+    """``log(1 + exp(x))``."""
+    return tl.where(x < 0.0, 0.0, x) + logarithm_of_one_plus(exponential(-tl.abs(x)))
+
+
+@triton.jit
+def power_of(x, y):  # type: ignore[no-untyped-def]
+    """``x ** y``."""
+    base, exponent = x.to(tl.float64), y.to(tl.float64)
+    a = tl.abs(base)
+    size = tl.exp2(exponent * tl.log2(a))
+    size = tl.where(exponent == 0.0, 1.0, tl.where(base == 1.0, 1.0, size))
+    half = exponent * 0.5
+    whole, even = tl.floor(exponent) == exponent, tl.floor(half) == half
+    value = tl.where(base < 0.0, tl.where(whole, tl.where(even, size, -size), float("nan")), size)
+    return value.to(x.dtype)

@@ -1,0 +1,66 @@
+"""The kernels of one program, made when a solve first needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..program import Program
+from .configurations import settings_for
+from .field import Field, field_of
+from .settings import Settings, type_name
+
+
+class FusedProgram:
+    """A program with one output, for states of one dtype.
+
+    A kernel is compiled for a program, dtype, number of stages and settings, whatever the batch, the tolerances and times.
+
+    Args:
+        shared_time: all rows are at the same time (lockstep and grids), else each at its own.
+        settings: None for those of :func:`.configurations.settings_for`.
+
+    Raises:
+        NotFused: tiles cannot hold a value, or do not do what the program needs.
+    """
+
+    def __init__(
+        self, program: Program, dtype: torch.dtype, shared_time: bool, settings: Settings | None = None
+    ) -> None:
+        self.program, self.dtype, self.shared_time = program, dtype, shared_time
+        self.settings = settings or settings_for(program, dtype)
+        self.features = program.ops[program.outputs[0]].width
+        self._kernels: dict[tuple[Any, ...], Any] = {}
+        self.field  # noqa: B018  # refused here rather than in the first solve
+
+    @cached_property
+    def field(self) -> Field:
+        """Its source."""
+        return field_of(self.program, self.settings, type_name(self.dtype), self.shared_time)
+
+    def kernel(self, make: Callable[..., Any], *key: Any) -> Any:
+        """The kernel ``make(field, settings, *key)``, made once."""
+        known = self._kernels.get((make, *key))
+        if known is None:
+            known = self._kernels[make, *key] = make(self.field, self.settings, *key)
+        return known
+
+    def inputs(self, arguments: Sequence[Tensor], constants: Sequence[Tensor]) -> list[Tensor]:
+        """What the last parameters of a kernel point at."""
+        return [
+            *(arguments[a] for a in self.field.arguments),
+            *(constants[c] for c in self.field.emitted.constants),
+        ]
+
+    def grid(self, rows: int) -> tuple[int]:
+        """How many tiles there are."""
+        return (-(-rows // self.settings.rows),)
+
+    @property
+    def launch(self) -> dict[str, int]:
+        """Keywords of every launch."""
+        return {"ROWS": self.settings.rows, "num_warps": self.settings.warps, "num_stages": 1}

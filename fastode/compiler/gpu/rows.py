@@ -1,0 +1,271 @@
+"""Solves in which every row has its own steps, each tile of rows in one kernel from its first step to its last.
+
+The steps are those of :mod:`fastode.loop` with the controller of :mod:`fastode.kernels.reference.control`. A tile runs until
+its slowest row has finished; rows that have finished before are masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...controller import Controller
+from ...kernels.row_state import RowState
+from ...tableau import ButcherTableau
+from . import source, start
+from .attempt import MIDPOINT, scaled_error, stage_loop, weights
+from .coefficients import coefficients_of, rule_of
+from .field import Field, body_text, indented
+from .fused import FusedProgram
+from .refusal import NotFused
+from .settings import Settings
+from .state import State, combination
+
+#: float64 of each row that a solve reads and leaves up to date
+_TIMES = ("t", "t1", "dt", "size")
+
+
+def _kernel(field: Field, settings: Settings, stages: int, record: bool) -> Any:
+    state = field.state
+    pointers = [
+        *("y", "slope", "rtol", "atol", "rule", "nodes", "coefficients"),
+        *(f"{x}_of_rows" for x in (*_TIMES, "history", "t_end", "status", "n_accepted", "n_rejected")),
+        *("times", "next_of_rows", "out"),
+        *(("recorded_times", "recorded_states") if record else ()),
+    ]
+    numbers = ["count", "row_stride", "feature_stride", "stages", "max_steps", "n_times"]
+    numbers += ["capacity"] if record else []
+    lines = [
+        *field.begin(),
+        "tolerance_rows = rows * row_stride",
+        *_load(state),
+        *_outputs_at_start(state),
+        "attempts = n_accepted + n_rejected",
+        "t1, dt, size, status = propose_rows(t, t_end, size, status, attempts, rule, max_steps)",
+        "running = tl.max((dt != 0.0).to(tl.int32), 0) > 0",
+        "while running:",
+        *indented(_step(field, settings, stages, record)),
+        *_store(state),
+    ]
+    parameters = [*pointers, *(f"{n}: tl.int64" for n in numbers), *field.parameters, "ROWS: tl.constexpr"]
+    return source.kernel("solve_rows", parameters, body_text(lines), numbers, pointers)
+
+
+def _load(state: State) -> list[str]:
+    """Lines that read what is known of the rows; those beyond the batch have finished."""
+    address = f"rows * {state.features}"
+    return [
+        *state.load("y", f"(y + {address})"),
+        *state.load("k0", f"(slope + {address})"),
+        *[f"{x} = tl.load({x}_of_rows + rows, mask=live, other=0.0)" for x in ("t", "size", "t_end")],
+        "last = tl.load(history_of_rows + 2 * rows, mask=live, other=1.0)",
+        "before = tl.load(history_of_rows + 2 * rows + 1, mask=live, other=1.0)",
+        "status = tl.load(status_of_rows + rows, mask=live, other=1)",
+        *[f"{x} = tl.load({x}_of_rows + rows, mask=live, other=0)" for x in ("n_accepted", "n_rejected")],
+        "next = tl.load(next_of_rows + rows, mask=live, other=0)",
+    ]
+
+
+def _due(state: State) -> str:
+    """The line that finds the next time of output; NaN after the last."""
+    return 'due = tl.load(times + rows * n_times + next, mask=live & (next < n_times), other=float("nan"))'
+
+
+def _outputs_at_start(state: State) -> list[str]:
+    """Lines that write the state at the start where that is a time of output; twice where a span is empty."""
+    return [
+        _due(state),
+        "at_start = due == t",
+        "writing = tl.max(at_start.to(tl.int32), 0) > 0",
+        "while writing:",
+        *indented(
+            [
+                *state.store(state.names("y"), _place_of_output(state), "at_start"),
+                "next += at_start.to(tl.int64)",
+                _due(state),
+                "at_start = at_start & (due == t)",
+                "writing = tl.max(at_start.to(tl.int32), 0) > 0",
+            ]
+        ),
+    ]
+
+
+def _place_of_output(state: State) -> str:
+    return f"(out + (rows * n_times + next) * {state.features})"
+
+
+def _step(field: Field, settings: Settings, stages: int, record: bool) -> list[str]:
+    """Lines of one attempt: stages, error, controller, record, outputs, new state."""
+    state = field.state
+    return [
+        f"h = dt.to({state.dtype})",
+        *stage_loop(field, stages, 1, "{h}", settings.keep_matrices),
+        *scaled_error(field, stages, "{h}"),
+        f"err = tl.sqrt(({state.sum_of_squares('error')}).to(tl.float64) / {state.features})",
+        "t_before, dt_before, t1_before, place = t, dt, t1, n_accepted",
+        "accept, t, t1, dt, size, last, before, status, n_accepted, n_rejected = control_rows(",
+        "    err, t, t1, dt, size, last, before, status, n_accepted, n_rejected, t_end, rule, max_steps",
+        ")",
+        *(_record(state) if record else []),
+        *_outputs(field, stages),
+        *state.each("y", "tl.where({accept}, {s}, {y})", ["y", "s"], ["accept"]),
+        *state.each("k0", f"tl.where({{accept}}, {{k{stages - 1}}}, {{k0}})", ["k0", f"k{stages - 1}"], ["accept"]),
+        "running = tl.max((dt != 0.0).to(tl.int32), 0) > 0",
+    ]
+
+
+def _record(state: State) -> list[str]:
+    """Lines that keep an accepted step; those beyond the capacity are only counted."""
+    return [
+        "kept = accept & (place < capacity)",
+        "recorded = recorded_times + (rows * capacity + place) * 3",
+        "tl.store(recorded, t_before, mask=kept)",
+        "tl.store(recorded + 1, dt_before, mask=kept)",
+        "tl.store(recorded + 2, t1_before, mask=kept)",
+        *state.store(
+            state.names("y"), f"(recorded_states + (rows * capacity + place) * {state.features})", "kept"
+        ),
+    ]
+
+
+def _outputs(field: Field, stages: int) -> list[str]:
+    """Lines that write dense output at the times that accepted steps passed: the quartic, and its end as it is."""
+    state, last = field.state, stages - 1
+    slopes = f"middle * ({combination('m', range(stages))}) + start * {{k0}} + final * {{k{last}}}"
+    for weight in ("middle", "start", "final", "across"):
+        slopes = slopes.replace(f"{weight} *", f"{{{weight}}} *")
+    inside = f"{{y}} + ({{across}} * ({{s}} - {{y}}) + {{h}} * ({slopes}))"
+    vectors = ["y", "s", *(f"k{j}" for j in range(stages))]
+    per_row = ["at_end", "across", "middle", "start", "final", "h"]
+    return [
+        "way = tl.where(dt_before < 0.0, -1.0, 1.0)",
+        "passed = accept & (way * due <= way * t1_before)",
+        "writing = tl.max(passed.to(tl.int32), 0) > 0",
+        "while writing:",
+        *indented(
+            [
+                *weights("m", f"{stages + MIDPOINT}", stages, stages),
+                "at_end = due == t1_before",
+                "across, middle, start, final = quartic_weights((due - t_before) / dt_before)",
+                *[f"{w} = {w}.to({state.dtype})" for w in ("across", "middle", "start", "final")],
+                *state.each("between", f"tl.where({{at_end}}, {{s}}, {inside})", vectors, per_row),
+                *state.store(state.names("between"), _place_of_output(state), "passed"),
+                "next += passed.to(tl.int64)",
+                _due(state),
+                "passed = passed & (way * due <= way * t1_before)",
+                "writing = tl.max(passed.to(tl.int32), 0) > 0",
+            ]
+        ),
+    ]
+
+
+def _store(state: State) -> list[str]:
+    """Lines that leave the rows as they are now."""
+    return [
+        *state.store(state.names("y"), f"(y + rows * {state.features})"),
+        *[f"tl.store({x}_of_rows + rows, {x}, mask=live)" for x in _TIMES],
+        "tl.store(history_of_rows + 2 * rows, last, mask=live)",
+        "tl.store(history_of_rows + 2 * rows + 1, before, mask=live)",
+        *[
+            f"tl.store({x}_of_rows + rows, {value}, mask=live)"
+            for x, value in (
+                ("status", "status"),
+                ("n_accepted", "n_accepted"),
+                ("n_rejected", "n_rejected"),
+                ("next", "next"),
+            )
+        ],
+    ]
+
+
+@dataclass(frozen=True)
+class RowRecord:
+    """Accepted steps, in the order in which they were taken.
+
+    Attributes:
+        times: [R, C, 3] float64; start, signed size and end of each step.
+        states: [R, C, features]; the state at its start.
+    """
+
+    times: Tensor
+    states: Tensor
+
+    @classmethod
+    def for_steps(cls, y: Tensor, capacity: int) -> RowRecord:
+        """Room for ``capacity`` steps of every row of ``y`` [R, features]."""
+        times = torch.empty((len(y), capacity, 3), dtype=torch.float64, device=y.device)
+        return cls(times, y.new_empty((len(y), capacity, y.shape[1])))
+
+    def missing(self, state: RowState) -> int:
+        """How many more steps there should have been room for; 0 if all of them are here. Waits for the solve."""
+        most = int(state.n_accepted.max()) if len(state) else 0
+        return max(0, most - self.times.shape[1])
+
+
+def solve_rows(
+    program: FusedProgram,
+    tableau: ButcherTableau,
+    y: Tensor,
+    arguments: Sequence[Tensor],
+    constants: Sequence[Tensor],
+    state: RowState,
+    tolerances: tuple[Tensor, Tensor],
+    controller: Controller,
+    max_steps: int,
+    times: Tensor,
+    next_output: Tensor,
+    out: Tensor,
+    record: RowRecord | None = None,
+) -> None:
+    """Every row from where ``state`` has it to its end; in place.
+
+    Args:
+        tableau: with an error estimate, whose last stage is at the new state.
+        y: [R, features] contiguous; where the rows are, which becomes where they stopped.
+        arguments, constants: see :func:`.evaluate.evaluate`.
+        state: times, counters and status; a ``size`` of NaN is chosen.
+        tolerances: relative and absolute, of the state's dtype; [1] each, or [R, features] contiguous.
+        max_steps: limit on the attempts of a row.
+        times: [R, T] float64; of the outputs as the row runs, NaN after the last.
+        next_output: [R] int64, zeros; becomes how many of them were reached.
+        out: [R, T, features]; what is not reached is left as it is.
+        record: where accepted steps are kept, or None.
+
+    Raises:
+        NotFused: steps must end at given times, or the tableau is of another kind.
+    """
+    if not (tableau.adaptive and tableau.last_stage_is_solution):
+        raise NotFused("a method without an error estimate, or whose last stage is not at the new state")
+    if state.stops.shape[1]:
+        raise NotFused("times on which steps must end")
+    rows, stages = len(y), tableau.stages
+    if not rows:
+        return
+    numbers = coefficients_of(tableau, program.dtype, y.device)
+    rule = rule_of(controller, y.device)
+    rtol, atol = tolerances
+    strides = (program.features, 1) if rtol.numel() > 1 else (0, 0)
+    inputs = program.inputs(arguments, constants)
+    slope = torch.empty_like(y)
+    tiles = program.grid(rows)
+    begin = program.kernel(start.kernel)
+    # whether a first step is missing is not known to the host; one evaluation more costs less than to ask
+    begin[tiles](
+        y, slope, state.t, state.t_end, state.size, rtol, atol, rule, rows, *strides, 2, *inputs, **program.launch
+    )
+    run = program.kernel(_kernel, stages, record is not None)
+    arrays = [getattr(state, x) for x in (*_TIMES, "history", "t_end", "status", "n_accepted", "n_rejected")]
+    run[tiles](
+        *(y, slope, rtol, atol, rule, numbers.nodes, numbers.lines),
+        *arrays,
+        *(times, next_output, out),
+        *(() if record is None else (record.times, record.states)),
+        *(rows, *strides, stages, max_steps, times.shape[1]),
+        *(() if record is None else (record.times.shape[1],)),
+        *inputs,
+        **program.launch,
+    )
