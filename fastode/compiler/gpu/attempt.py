@@ -22,7 +22,9 @@ def weights(name: str, line: str, stages: int, count: int) -> list[str]:
     return [f"{name}{j} = tl.load(coefficients + ({line}) * {stages} + {j})" for j in range(count)]
 
 
-def stage_loop(field: Field, stages: int, first: int, step: str, hoist: bool) -> list[str]:
+def stage_loop(
+    field: Field, stages: int, first: int, step: str, hoist: bool, float32_times: bool = False
+) -> list[str]:
     """Lines that compute the slopes from number ``first`` on; ``s`` is then the state at the last stage.
 
     They take the times ``t``, ``dt`` and ``t1`` in float64, the state ``y`` and the slopes before ``first``.
@@ -30,6 +32,7 @@ def stage_loop(field: Field, stages: int, first: int, step: str, hoist: bool) ->
     Args:
         step: the signed step in the state's type, ``h`` or, if rows have steps of their own, ``{h}``.
         hoist: the compiler may keep in registers what the stages read again.
+        float32_times: times round to float32, as those of a grid of that type.
     """
     state = field.state
     per_row = ["h"] if "{" in step else []
@@ -40,9 +43,10 @@ def stage_loop(field: Field, stages: int, first: int, step: str, hoist: bool) ->
     vectors = [f"k{j}" for j in slopes]
     body = weights("a", "stage", stages, len(slopes))
     body += state.each("s", f"{{y}} + {step} * ({combination('a', slopes)})", ["y", *vectors], per_row)
+    between = "(t + node * dt).to(tl.float32).to(tl.float64)" if float32_times else "t + node * dt"
     body += [
         "node = tl.load(nodes + stage)",
-        f"time = tl.where(node == 1.0, t1, t + node * dt).to({state.dtype})",
+        f"time = tl.where(node == 1.0, t1, {between}).to({state.dtype})",
         *field.emitted.body,
     ]
     for j in range(first, stages):

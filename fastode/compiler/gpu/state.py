@@ -78,14 +78,22 @@ class State:
         """Lines that make a vector of zeros."""
         return [f"{name}_{n} = tl.zeros([{self._shape(p)}], {self.dtype})" for n, p in enumerate(self.parts)]
 
-    def sum_of_squares(self, name: str) -> str:
-        """The sum over the features of ``x * x``, [ROWS]."""
+    def sum_of_squares(self, name: str, first: int = 0, end: int | None = None) -> str:
+        """The sum over features ``first`` to ``end`` of ``x * x``, [ROWS]."""
+        end = self.features if end is None else end
         terms = []
         for n, p in enumerate(self.parts):
+            low, high = max(first - p.first, 0), min(end - p.first, p.width)
             square = f"{name}_{n} * {name}_{n}"
-            if p.padded and p.width != p.padded:
-                square = f"tl.where(columns_{p.padded} < {p.width}, {square}, 0.0)"
-            terms.append(f"tl.sum({square}, 1)" if p.padded else square)
+            if low >= high:
+                continue
+            if p.padded:
+                columns = f"columns_{p.padded}"
+                bounds = [f"({columns} >= {low})"] if low > 0 else []
+                bounds += [f"({columns} < {high})"] if high < p.padded else []
+                square = f"tl.where({' & '.join(bounds)}, {square}, 0.0)" if bounds else square
+                square = f"tl.sum({square}, 1)"
+            terms.append(square)
         return " + ".join(terms)
 
     def tolerances(self) -> list[str]:
