@@ -1,6 +1,6 @@
 """The controller of rows in Triton: that of csrc/include/fastode/controller.h, for all rows of a tile at once.
 
-Every argument is a vector [ROWS] of float64 (status int32, counters int64), but for ``rule``, which points at the numbers
+Every argument is a vector [ROWS] of float64 (status and counters int32), but for ``rule``, which points at the numbers
 
     order, safety, factor_min, factor_max, dt_min, dt_max, and the filter's three exponents divided by the order.
 
@@ -34,7 +34,7 @@ def _clamp(x, low, high):  # type: ignore[no-untyped-def]
 def _log2(x):  # type: ignore[no-untyped-def]
     """log2 of a positive finite float64, by the formulas of csrc/include/fastode/power.h."""
     subnormal = x < tl.full([], 2.2250738585072014e-308, tl.float64)
-    shift = tl.where(subnormal, 54.0, 0.0).to(tl.float64)
+    shift = tl.where(subnormal, tl.full([], 54.0, tl.float64), tl.full([], 0.0, tl.float64))
     bits = tl.where(subnormal, x * 18014398509481984.0, x).to(tl.int64, bitcast=True)
     biased = ((bits - 0x3FE6A09E667F3BCD + 0x4000000000000000) >> 52) & 0xFFF
     k = (biased | 0x4330000000000000).to(tl.float64, bitcast=True) - 4503599627371520.0 - shift
@@ -141,8 +141,8 @@ def control_rows(  # type: ignore[no-untyped-def]
     before = tl.where(accept, last, before)
     least_error = tl.full([], LEAST_ERROR, tl.float64)
     last = tl.where(accept, tl.where(err > least_error, err, least_error), last)
-    n_accepted += accept.to(tl.int64)
-    n_rejected += (running & (accept == 0)).to(tl.int64)
+    n_accepted += accept.to(tl.int32)
+    n_rejected += (running & (accept == 0)).to(tl.int32)
     status = tl.where(hopeless, NON_FINITE, status)
     t1, dt, size, status = propose_rows(t, t_end, size, status, n_accepted + n_rejected, rule, max_steps)
     status = tl.where(running & broken & (status == STEP_UNDERFLOW), NON_FINITE, status)

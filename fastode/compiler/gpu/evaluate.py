@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from . import source
-from .field import Field, body_text
+from .field import Field, body_text, of_rows, whole_numbers
 from .fused import FusedProgram
 from .settings import Settings
 
 
 def _kernel(field: Field, settings: Settings) -> Any:
     state = field.state
-    time = "tl.load(t)" if field.shared_time else "tl.load(t + rows, mask=live, other=0.0)"
+    time = "tl.load(t)" if field.shared_time else f"tl.load({of_rows('t')}, mask=live, other=0.0)"
     lines = [
         *field.begin(),
-        *state.seen(field.program.state_width).load("s", f"(y + rows * {state.features})"),
+        *state.seen(field.program.state_width).load("s", of_rows("y", state.features)),
         f"time = {time}.to({state.dtype})",
         *field.emitted.body,
-        *state.store(field.slope, f"(out + rows * {state.features})"),
+        *state.store(field.slope, of_rows("out", state.features)),
     ]
-    parameters = ["y", "t", "out", "count: tl.int64", *field.parameters, "ROWS: tl.constexpr"]
+    parameters = ["y", "t", "out", *whole_numbers(["count"]), *field.parameters, "ROWS: tl.constexpr"]
     return source.kernel("evaluate", parameters, body_text(lines), ["count"], ["y", "t", "out"])
 
 

@@ -44,9 +44,13 @@ class Field:
 
     def begin(self) -> list[str]:
         """The first lines of a kernel: which rows the tile has, their arguments, and what follows from constants."""
-        lines = ["rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)", "live = rows < count"]
+        lines = [
+            "first = tl.program_id(0).to(tl.int64) * ROWS",
+            "lane = tl.arange(0, ROWS)",
+            "live = lane < tl.minimum(count - first, ROWS).to(tl.int32)",
+        ]
         for a, argument in self.arguments.items():
-            lines += argument.load(f"argument_{a}", f"(argument_{a} + rows * {argument.features})")
+            lines += argument.load(f"argument_{a}", of_rows(f"argument_{a}", argument.features))
         return lines + self.emitted.before
 
 
@@ -63,7 +67,7 @@ def field_of(program: Program, settings: Settings, dtype: str, shared_time: bool
     (out,) = program.outputs
     leaf = next((v for v, op in enumerate(program.ops) if op.name == "state"), None)
     ties = [] if leaf is None or leaf == out else [Tie(out, 0, leaf, 0, program.state_width)]
-    layout = Layout(program, ties)
+    layout = Layout(program, ties, settings.tile)
     state = State(tuple(layout.parts(out)), dtype)
     arguments = {
         op.data[0]: State(tuple(layout.parts(v)), dtype) for v, op in enumerate(program.ops) if op.name == "argument"
@@ -76,6 +80,20 @@ def field_of(program: Program, settings: Settings, dtype: str, shared_time: bool
     emitted = emit(program, layout, inputs, settings, dtype)
     slope = [piece.beside(part.padded > 0) for piece, part in zip(emitted.outputs[0], state.parts, strict=True)]
     return Field(program, state, arguments, emitted, slope, shared_time)
+
+
+def of_rows(array: str, width: int | str = 1) -> str:
+    """The places [ROWS] where the tile's rows begin in an array with ``width`` elements a row.
+
+    The tile's place is a scalar of 64 bits, that of a row in it a number of 32: a vector of addresses takes twice the
+    registers, for every array that a loop comes back to.
+    """
+    return f"({array} + first + lane)" if width == 1 else f"({array} + first * {width} + lane * {width})"
+
+
+def whole_numbers(names: Sequence[str]) -> list[str]:
+    """Parameters of a kernel; the number of rows may need 64 bits, the others are distances inside a tile."""
+    return [f"{n}: tl.int64" if n in ("count", "max_steps") else f"{n}: tl.int32" for n in names]
 
 
 def indented(lines: Sequence[str], depth: int = 1) -> list[str]:

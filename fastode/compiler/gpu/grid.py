@@ -16,7 +16,7 @@ from ..engine import GridSteps
 from . import source
 from .attempt import WEIGHTS, stage_loop, weights
 from .coefficients import coefficients_of
-from .field import Field, body_text, indented
+from .field import Field, body_text, indented, of_rows, whole_numbers
 from .fused import FusedProgram
 from .settings import Settings
 from .state import State, combination
@@ -39,23 +39,23 @@ def _kernel(field: Field, settings: Settings, stages: int, float32_times: bool, 
     ]
     lines = [
         *field.begin(),
-        *state.load("y", f"(y + rows * {state.features})"),
+        *state.load("y", of_rows("y", state.features)),
         "next = 0",
         "due = tl.load(output_step)",
         *_outputs(state, "-1", "{y}", ["y"]),
         "for step in range(0, n_steps):",
         *indented(step),
-        *state.store(state.names("y"), f"(last + rows * {state.features})"),
+        *state.store(state.names("y"), of_rows("last", state.features)),
     ]
     pointers = ["y", "nodes", "coefficients", "points", "output_step", "output_x", "out", "last"]
     pointers += ["recorded_states"] if record else []
     numbers = ["count", "stages", "n_steps", "n_outputs"]
-    parameters = [*pointers, *(f"{n}: tl.int64" for n in numbers), *field.parameters, "ROWS: tl.constexpr"]
+    parameters = [*pointers, *whole_numbers(numbers), *field.parameters, "ROWS: tl.constexpr"]
     return source.kernel("solve_grid", parameters, body_text(lines), numbers, pointers)
 
 
 def _place(array: str, index: str, state: State) -> str:
-    return f"({array} + ({index} * count + rows) * {state.features})"
+    return of_rows(f"{array} + {index} * count * {state.features}", state.features)
 
 
 def _outputs(state: State, step: str, value: str, vectors: Sequence[str]) -> list[str]:

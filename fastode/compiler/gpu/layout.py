@@ -17,7 +17,7 @@ from .refusal import NotFused
 
 #: parts of at most so many features become columns: a tile has 16 columns at least, most of them empty
 NARROW = 8
-#: a wider tile of 16 rows does not fit the registers of one block of threads
+#: a wider value of 16 rows does not fit the registers of one block of threads
 WIDEST = 256
 #: of one value; a column takes a register in every thread
 MOST_PARTS = 64
@@ -78,19 +78,21 @@ class Layout:
 
     Args:
         ties: what else is cut at the same places, such as a state and its derivative.
+        widest: features of a tile.
 
     Raises:
         NotFused: a value has too many parts, or a part is too wide.
     """
 
-    def __init__(self, program: Program, ties: Sequence[Tie] = ()) -> None:
+    def __init__(self, program: Program, ties: Sequence[Tie] = (), widest: int = WIDEST) -> None:
         self.program = program
+        self.widest = widest
         self._cuts: list[set[int]] = [set() for _ in program.ops]
         self._ties = list(ties)
         for v in range(len(program.ops)):
             self._connect(v)
         self._settle()
-        while self._cut_narrow_parts():
+        while self._cut_parts():
             self._settle()
         self._check()
 
@@ -136,11 +138,16 @@ class Layout:
                 self._cut(tie.other, *(c + shift for c in here))
                 changed |= len(self._cuts[tie.value]) + len(self._cuts[tie.other]) > before
 
-    def _cut_narrow_parts(self) -> bool:
-        narrow = [(v, p) for v in range(len(self._cuts)) for p in self.parts(v) if 1 < p.width <= NARROW]
-        for v, part in narrow:
-            self._cut(v, *range(part.first, part.first + part.width + 1))
-        return bool(narrow)
+    def _cut_parts(self) -> bool:
+        """Narrow parts into columns, wide ones in tiles that are not too wide; whether there were any."""
+        changed = False
+        for v in range(len(self._cuts)):
+            for part in self.parts(v):
+                if 1 < part.width <= NARROW or part.width > self.widest:
+                    step = 1 if part.width <= NARROW else self.widest
+                    self._cut(v, *range(part.first, part.first + part.width + 1, step))
+                    changed = True
+        return changed
 
     def _check(self) -> None:
         for v, op in enumerate(self.program.ops):
@@ -150,6 +157,5 @@ class Layout:
                     f"a value of {op.width} features ({op.name}) falls into {len(parts)} parts, at most {MOST_PARTS} "
                     f"are allowed"
                 )
-            widest = max(p.width for p in parts)
-            if widest > WIDEST:
-                raise NotFused(f"a value of {widest} features ({op.name}), at most {WIDEST} are allowed")
+            if op.width > WIDEST:
+                raise NotFused(f"a value of {op.width} features ({op.name}), at most {WIDEST} are allowed")

@@ -14,88 +14,125 @@ import torch
 from torch import Tensor
 
 from ...controller import Controller
-from ...kernels.row_state import RowState
+from ...kernels.row_state import FINISHED, RowState
 from ...tableau import ButcherTableau
 from . import source, start
 from .attempt import MIDPOINT, scaled_error, stage_loop, weights
 from .coefficients import coefficients_of, rule_of
-from .field import Field, body_text, indented
+from .field import Field, body_text, indented, of_rows, whole_numbers
 from .fused import FusedProgram
 from .refusal import NotFused
 from .settings import Settings
 from .state import State, combination
 
-#: float64 of each row that a solve reads and leaves up to date
-_TIMES = ("t", "t1", "dt", "size")
+#: what is known of each row, as :class:`RowState` has it
+_ARRAYS = ("t", "t1", "dt", "size", "t_end", "status", "n_accepted", "n_rejected")
+_WHOLE = ("status", "n_accepted", "n_rejected", "next")
+#: what the controller works with, in the order of the scratch memory
+_CONTROL = (*_ARRAYS, "last", "before", "next", "err")
 
 
 def _kernel(field: Field, settings: Settings, stages: int, record: bool) -> Any:
     state = field.state
     pointers = [
-        *("y", "slope", "rtol", "atol", "rule", "nodes", "coefficients"),
-        *(f"{x}_of_rows" for x in (*_TIMES, "history", "t_end", "status", "n_accepted", "n_rejected")),
-        *("times", "next_of_rows", "out"),
+        *("y", "slope", "rtol", "atol", "rule", "nodes", "coefficients", "scratch"),
+        *(f"{x}_of_rows" for x in (*_ARRAYS, "history", "next")),
+        *("times", "out"),
         *(("recorded_times", "recorded_states") if record else ()),
     ]
     numbers = ["count", "row_stride", "feature_stride", "stages", "max_steps", "n_times"]
     numbers += ["capacity"] if record else []
+    width = state.features
     lines = [
         *field.begin(),
-        "tolerance_rows = rows * row_stride",
-        *_load(state),
+        f"control = scratch + tl.program_id(0).to(tl.int64) * ({len(_CONTROL)} * ROWS) + tl.arange(0, ROWS)",
+        *state.load("y", of_rows("y", width)),
+        *state.load("k0", of_rows("slope", width)),
+        *_begin_control(),
         *_outputs_at_start(state),
         "attempts = n_accepted + n_rejected",
         "t1, dt, size, status = propose_rows(t, t_end, size, status, attempts, rule, max_steps)",
-        "running = tl.max((dt != 0.0).to(tl.int32), 0) > 0",
-        "while running:",
+        *_put_away(_CONTROL[:-1]),
+        "while tl.max((dt != 0.0).to(tl.int32), 0) > 0:",
         *indented(_step(field, settings, stages, record)),
-        *_store(state),
+        *state.store(state.names("y"), of_rows("y", width)),
+        *_end_control(),
     ]
-    parameters = [*pointers, *(f"{n}: tl.int64" for n in numbers), *field.parameters, "ROWS: tl.constexpr"]
+    parameters = [*pointers, *whole_numbers(numbers), *field.parameters, "ROWS: tl.constexpr"]
     return source.kernel("solve_rows", parameters, body_text(lines), numbers, pointers)
 
 
-def _load(state: State) -> list[str]:
+def _begin_control() -> list[str]:
     """Lines that read what is known of the rows; those beyond the batch have finished."""
-    address = f"rows * {state.features}"
+    history = of_rows("history_of_rows", 2)
+    other = {"status": f"{FINISHED}", **dict.fromkeys(("n_accepted", "n_rejected", "next"), "0")}
     return [
-        *state.load("y", f"(y + {address})"),
-        *state.load("k0", f"(slope + {address})"),
-        *[f"{x} = tl.load({x}_of_rows + rows, mask=live, other=0.0)" for x in ("t", "size", "t_end")],
-        "last = tl.load(history_of_rows + 2 * rows, mask=live, other=1.0)",
-        "before = tl.load(history_of_rows + 2 * rows + 1, mask=live, other=1.0)",
-        "status = tl.load(status_of_rows + rows, mask=live, other=1)",
-        *[f"{x} = tl.load({x}_of_rows + rows, mask=live, other=0)" for x in ("n_accepted", "n_rejected")],
-        "next = tl.load(next_of_rows + rows, mask=live, other=0)",
+        *[
+            f"{x} = tl.load({of_rows(f'{x}_of_rows')}, mask=live, other={other.get(x, '0.0')}){'.to(tl.int32)' if x in _WHOLE else ''}"
+            for x in (*_ARRAYS, "next")
+        ],
+        f"last = tl.load({history}, mask=live, other=1.0)",
+        f"before = tl.load({history} + 1, mask=live, other=1.0)",
     ]
 
 
-def _due(state: State) -> str:
+def _end_control() -> list[str]:
+    """Lines that leave the rows as they are now."""
+    history = of_rows("history_of_rows", 2)
+    return [
+        *_take_out(),
+        *[f"tl.store({of_rows(f'{x}_of_rows')}, {x}, mask=live)" for x in (*_ARRAYS, "next")],
+        f"tl.store({history}, last, mask=live)",
+        f"tl.store({history} + 1, before, mask=live)",
+    ]
+
+
+def _put_away(names: Sequence[str]) -> list[str]:
+    """Lines that put the controller's numbers into the tile's scratch memory, all as float64.
+
+    The stages need the registers. What a row needs lies side by side there, so that one address serves for all, and is read
+    by one thread a row: in registers the numbers would lie as the slopes do, several times over. The barrier is there because
+    another thread may read what one has written.
+    """
+    places = {x: i for i, x in enumerate(_CONTROL)}
+    stores = [f"tl.store(control + {places[x]} * ROWS, {x}.to(tl.float64))" for x in names]
+    return [*stores, "tl.debug_barrier()"]
+
+
+def _take_out() -> list[str]:
+    """Lines that read them again."""
+    loads = []
+    for i, x in enumerate(_CONTROL):
+        cast = ".to(tl.int32)" if x in _WHOLE else ""
+        loads.append(f"{x} = tl.load(control + {i} * ROWS){cast}")
+    return [*loads, "tl.debug_barrier()"]
+
+
+def _due() -> str:
     """The line that finds the next time of output; NaN after the last."""
-    return 'due = tl.load(times + rows * n_times + next, mask=live & (next < n_times), other=float("nan"))'
+    times = of_rows("times", "n_times")
+    return f'due = tl.load({times} + next, mask=live & (next < n_times), other=float("nan"))'
 
 
 def _outputs_at_start(state: State) -> list[str]:
     """Lines that write the state at the start where that is a time of output; twice where a span is empty."""
     return [
-        _due(state),
+        _due(),
         "at_start = due == t",
-        "writing = tl.max(at_start.to(tl.int32), 0) > 0",
-        "while writing:",
+        "while tl.max(at_start.to(tl.int32), 0) > 0:",
         *indented(
             [
                 *state.store(state.names("y"), _place_of_output(state), "at_start"),
-                "next += at_start.to(tl.int64)",
-                _due(state),
+                "next += at_start.to(tl.int32)",
+                _due(),
                 "at_start = at_start & (due == t)",
-                "writing = tl.max(at_start.to(tl.int32), 0) > 0",
             ]
         ),
     ]
 
 
 def _place_of_output(state: State) -> str:
-    return f"(out + (rows * n_times + next) * {state.features})"
+    return f"(out + first * n_times * {state.features} + (lane * n_times + next) * {state.features})"
 
 
 def _step(field: Field, settings: Settings, stages: int, record: bool) -> list[str]:
@@ -106,28 +143,33 @@ def _step(field: Field, settings: Settings, stages: int, record: bool) -> list[s
         *stage_loop(field, stages, 1, "{h}", settings.keep_matrices),
         *scaled_error(field, stages, "{h}"),
         f"err = tl.sqrt(({state.sum_of_squares('error')}).to(tl.float64) / {state.features})",
+        *_put_away(["err"]),
+        *_take_out(),
         "t_before, dt_before, t1_before, place = t, dt, t1, n_accepted",
         "accept, t, t1, dt, size, last, before, status, n_accepted, n_rejected = control_rows(",
         "    err, t, t1, dt, size, last, before, status, n_accepted, n_rejected, t_end, rule, max_steps",
         ")",
         *(_record(state) if record else []),
         *_outputs(field, stages),
+        *_put_away(_CONTROL[:-1]),
         *state.each("y", "tl.where({accept}, {s}, {y})", ["y", "s"], ["accept"]),
         *state.each("k0", f"tl.where({{accept}}, {{k{stages - 1}}}, {{k0}})", ["k0", f"k{stages - 1}"], ["accept"]),
-        "running = tl.max((dt != 0.0).to(tl.int32), 0) > 0",
     ]
 
 
 def _record(state: State) -> list[str]:
     """Lines that keep an accepted step; those beyond the capacity are only counted."""
+    width = state.features
     return [
         "kept = accept & (place < capacity)",
-        "recorded = recorded_times + (rows * capacity + place) * 3",
+        "recorded = recorded_times + first * capacity * 3 + (lane * capacity + place) * 3",
         "tl.store(recorded, t_before, mask=kept)",
         "tl.store(recorded + 1, dt_before, mask=kept)",
         "tl.store(recorded + 2, t1_before, mask=kept)",
         *state.store(
-            state.names("y"), f"(recorded_states + (rows * capacity + place) * {state.features})", "kept"
+            state.names("y"),
+            f"(recorded_states + first * capacity * {width} + (lane * capacity + place) * {width})",
+            "kept",
         ),
     ]
 
@@ -142,10 +184,9 @@ def _outputs(field: Field, stages: int) -> list[str]:
     vectors = ["y", "s", *(f"k{j}" for j in range(stages))]
     per_row = ["at_end", "across", "middle", "start", "final", "h"]
     return [
-        "way = tl.where(dt_before < 0.0, -1.0, 1.0)",
-        "passed = accept & (way * due <= way * t1_before)",
-        "writing = tl.max(passed.to(tl.int32), 0) > 0",
-        "while writing:",
+        _due(),
+        "passed = accept & tl.where(dt_before < 0.0, due >= t1_before, due <= t1_before)",
+        "while tl.max(passed.to(tl.int32), 0) > 0:",
         *indented(
             [
                 *weights("m", f"{stages + MIDPOINT}", stages, stages),
@@ -154,31 +195,11 @@ def _outputs(field: Field, stages: int) -> list[str]:
                 *[f"{w} = {w}.to({state.dtype})" for w in ("across", "middle", "start", "final")],
                 *state.each("between", f"tl.where({{at_end}}, {{s}}, {inside})", vectors, per_row),
                 *state.store(state.names("between"), _place_of_output(state), "passed"),
-                "next += passed.to(tl.int64)",
-                _due(state),
-                "passed = passed & (way * due <= way * t1_before)",
-                "writing = tl.max(passed.to(tl.int32), 0) > 0",
+                "next += passed.to(tl.int32)",
+                _due(),
+                "passed = passed & tl.where(dt_before < 0.0, due >= t1_before, due <= t1_before)",
             ]
         ),
-    ]
-
-
-def _store(state: State) -> list[str]:
-    """Lines that leave the rows as they are now."""
-    return [
-        *state.store(state.names("y"), f"(y + rows * {state.features})"),
-        *[f"tl.store({x}_of_rows + rows, {x}, mask=live)" for x in _TIMES],
-        "tl.store(history_of_rows + 2 * rows, last, mask=live)",
-        "tl.store(history_of_rows + 2 * rows + 1, before, mask=live)",
-        *[
-            f"tl.store({x}_of_rows + rows, {value}, mask=live)"
-            for x, value in (
-                ("status", "status"),
-                ("n_accepted", "n_accepted"),
-                ("n_rejected", "n_rejected"),
-                ("next", "next"),
-            )
-        ],
     ]
 
 
@@ -258,11 +279,12 @@ def solve_rows(
         y, slope, state.t, state.t_end, state.size, rtol, atol, rule, rows, *strides, 2, *inputs, **program.launch
     )
     run = program.kernel(_kernel, stages, record is not None)
-    arrays = [getattr(state, x) for x in (*_TIMES, "history", "t_end", "status", "n_accepted", "n_rejected")]
+    arrays = [getattr(state, x) for x in (*_ARRAYS, "history")]
+    scratch = torch.empty((*tiles, len(_CONTROL), program.settings.rows), dtype=torch.float64, device=y.device)
     run[tiles](
-        *(y, slope, rtol, atol, rule, numbers.nodes, numbers.lines),
+        *(y, slope, rtol, atol, rule, numbers.nodes, numbers.lines, scratch),
         *arrays,
-        *(times, next_output, out),
+        *(next_output, times, out),
         *(() if record is None else (record.times, record.states)),
         *(rows, *strides, stages, max_steps, times.shape[1]),
         *(() if record is None else (record.times.shape[1],)),

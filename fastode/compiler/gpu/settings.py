@@ -22,6 +22,7 @@ class Settings:
             as exact) or "tf32" (relative error 5e-4).
         keep_vectors: constant vectors stay in registers for the whole solve, instead of being read at every stage.
         keep_matrices: so do the matrices of products of tiles.
+        tile: features of a tile; wider values are several.
     """
 
     rows: int = 16
@@ -29,6 +30,7 @@ class Settings:
     precision: str = "ieee"
     keep_vectors: bool = True
     keep_matrices: bool = False
+    tile: int = 32
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import source
-from .field import Field, body_text, indented
+from .field import Field, body_text, indented, of_rows, whole_numbers
 from .settings import Settings
 
 
@@ -33,27 +33,26 @@ def kernel(field: Field, settings: Settings) -> Any:
     ]
     lines = [
         *field.begin(),
-        "tolerance_rows = rows * row_stride",
-        *state.load("y", f"(y + rows * {features})"),
+        *state.load("y", of_rows("y", features)),
         *state.tolerances(),
         *state.each("scale", "{atol} + {rtol} * tl.abs({y})", ["y", "rtol", "atol"]),
         *state.each("change", "{y} / {scale}", ["y", "scale"]),
         f"norm = tl.sqrt(({state.sum_of_squares('change')}).to(tl.float64) / {features})",
-        "t_now = tl.load(t + rows, mask=live, other=0.0)",
-        "t_last = tl.load(t_end + rows, mask=live, other=0.0)",
+        f"t_now = tl.load({of_rows('t')}, mask=live, other=0.0)",
+        f"t_last = tl.load({of_rows('t_end')}, mask=live, other=0.0)",
         "span = tl.abs(t_last - t_now)",
         *state.zeros("k"),
         f"h = tl.zeros([ROWS], {state.dtype})",
         *[f"{x} = tl.zeros([ROWS], tl.float64)" for x in ("signed", "step", "slope_norm", "change_norm")],
         "for stage in range(0, evaluations):",
         *indented(stage),
-        *state.store(state.names("k"), f"(slope + rows * {features})"),
+        *state.store(state.names("k"), of_rows("slope", features)),
         "if evaluations > 1:",
-        "    given = tl.load(size + rows, mask=live, other=1.0)",
+        f"    given = tl.load({of_rows('size')}, mask=live, other=1.0)",
         "    chosen = choose_first(step, slope_norm, change_norm, span, rule)",
-        "    tl.store(size + rows, chosen, mask=live & (given != given))",
+        f"    tl.store({of_rows('size')}, chosen, mask=live & (given != given))",
     ]
     pointers = ["y", "slope", "t", "t_end", "size", "rtol", "atol", "rule"]
     numbers = ["count", "row_stride", "feature_stride", "evaluations"]
-    parameters = [*pointers, *(f"{n}: tl.int64" for n in numbers), *field.parameters, "ROWS: tl.constexpr"]
+    parameters = [*pointers, *whole_numbers(numbers), *field.parameters, "ROWS: tl.constexpr"]
     return source.kernel("start", parameters, body_text(lines), numbers, pointers)

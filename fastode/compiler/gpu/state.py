@@ -101,9 +101,9 @@ class State:
         lines = []
         for name in ("rtol", "atol"):
             for n, p in enumerate(self.parts):
-                rows = "tolerance_rows[:, None]" if p.padded else "tolerance_rows"
+                lane = "lane[:, None]" if p.padded else "lane"
                 feature = f"({p.first} + columns_{p.padded})" if p.padded else str(p.first)
-                place = f"{name} + {rows} + {feature} * feature_stride"
+                place = f"{name} + first * row_stride + {lane} * row_stride + {feature} * feature_stride"
                 lines.append(f"{name}_{n} = tl.load({place}, mask={self._mask('live', p)}, other=1.0)")
         return lines
 

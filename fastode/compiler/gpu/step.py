@@ -17,7 +17,7 @@ from ...tableau import ButcherTableau
 from . import source
 from .attempt import MIDPOINT, scaled_error, stage_loop, weights
 from .coefficients import coefficients_of
-from .field import Field, body_text
+from .field import Field, body_text, of_rows, whole_numbers
 from .fused import FusedProgram
 from .refusal import NotFused
 from .settings import Settings
@@ -26,22 +26,21 @@ from .state import combination
 
 def _kernel(field: Field, settings: Settings, stages: int, ends: tuple[int, ...]) -> Any:
     state = field.state
+    width = state.features
     slopes = [f"k{j}" for j in range(stages)]
-    address = f"rows * {state.features}"
     lines = [
         *field.begin(),
-        "tolerance_rows = rows * row_stride",
-        *state.load("y", f"(y + {address})"),
-        *state.load("k0", f"(first_slope + {address})"),
+        *state.load("y", of_rows("y", width)),
+        *state.load("k0", of_rows("first_slope", width)),
         *[f"{x} = tl.load({x}_of_step)" for x in ("t", "dt", "t1")],
         f"h = dt.to({state.dtype})",
         *stage_loop(field, stages, 1, "h", settings.keep_matrices),
         *scaled_error(field, stages, "h"),
         *weights("m", f"{stages + MIDPOINT}", stages, stages),
         *state.each("middle", f"{{y}} + h * ({combination('m', range(stages))})", ["y", *slopes]),
-        *state.store(state.names("s"), f"(y1 + {address})"),
-        *state.store(state.names(f"k{stages - 1}"), f"(last_slope + {address})"),
-        *state.store(state.names("middle"), f"(y_mid + {address})"),
+        *state.store(state.names("s"), of_rows("y1", width)),
+        *state.store(state.names(f"k{stages - 1}"), of_rows("last_slope", width)),
+        *state.store(state.names("middle"), of_rows("y_mid", width)),
         "sums_of_tile = sums + tl.program_id(0) * " + str(len(ends)),
     ]
     for n, (start, end) in enumerate(zip((0, *ends), ends, strict=False)):
@@ -50,7 +49,7 @@ def _kernel(field: Field, settings: Settings, stages: int, ends: tuple[int, ...]
     pointers = ["y", "first_slope", "y1", "last_slope", "y_mid", "sums", "rtol", "atol", "nodes", "coefficients"]
     pointers += [f"{x}_of_step" for x in ("t", "dt", "t1")]
     numbers = ["count", "row_stride", "feature_stride", "stages"]
-    parameters = [*pointers, *(f"{n}: tl.int64" for n in numbers), *field.parameters, "ROWS: tl.constexpr"]
+    parameters = [*pointers, *whole_numbers(numbers), *field.parameters, "ROWS: tl.constexpr"]
     return source.kernel("attempt_step", parameters, body_text(lines), numbers, pointers)
 
 
