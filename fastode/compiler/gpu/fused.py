@@ -13,6 +13,7 @@ from ..program import Program
 from .configurations import settings_for
 from .field import Field, field_of
 from .settings import Settings, type_name
+from .slopes import InMemory, slopes_of
 
 
 class FusedProgram:
@@ -59,6 +60,14 @@ class FusedProgram:
     def grid(self, rows: int) -> tuple[int]:
         """How many tiles there are."""
         return (-(-rows // self.settings.rows),)
+
+    def slopes(self, rows: int, stages: int, device: torch.device) -> list[Tensor]:
+        """The memory of the slopes, if they are there."""
+        slopes = slopes_of(self.field.state, stages, self.settings)
+        if not isinstance(slopes, InMemory):
+            return []
+        shape = (*self.grid(rows), stages, slopes.width * self.settings.rows)
+        return [torch.empty(shape, dtype=self.dtype, device=device)]
 
     @property
     def launch(self) -> dict[str, int]:

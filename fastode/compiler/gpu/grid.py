@@ -14,26 +14,27 @@ from torch import Tensor
 from ...tableau import ButcherTableau
 from ..engine import GridSteps
 from . import source
-from .attempt import WEIGHTS, stage_loop, weights
+from .attempt import stage_loop
 from .coefficients import coefficients_of
 from .field import Field, body_text, indented, of_rows, whole_numbers
 from .fused import FusedProgram
 from .settings import Settings
-from .state import State, combination
+from .slopes import WEIGHTS, slopes_of
+from .state import State
 
 
 def _kernel(field: Field, settings: Settings, stages: int, float32_times: bool, record: bool) -> Any:
     state = field.state
-    slopes = [f"k{j}" for j in range(stages)]
+    slopes = slopes_of(state, stages, settings)
     step = [
         "t = tl.load(points + step)",
         "t1 = tl.load(points + step + 1)",
         "dt = t1 - t",
         f"h = dt.to({state.dtype})",
         *(state.store(state.names("y"), _place("recorded_states", "step", state)) if record else []),
-        *stage_loop(field, stages, 0, "h", settings.keep_matrices, float32_times),
-        *weights("b", f"{stages + WEIGHTS}", stages, stages),
-        *state.each("change", f"h * ({combination('b', range(stages))})", slopes),
+        *stage_loop(field, slopes, settings, 0, "h", float32_times),
+        *slopes.sum(WEIGHTS),
+        *state.each("change", "h * {sum}", ["sum"]),
         *_outputs(state, "step", "{y} + x * {change}", ["y", "change"]),
         *state.each("y", "{y} + {change}", ["y", "change"]),
     ]
@@ -48,7 +49,7 @@ def _kernel(field: Field, settings: Settings, stages: int, float32_times: bool, 
         *state.store(state.names("y"), of_rows("last", state.features)),
     ]
     pointers = ["y", "nodes", "coefficients", "points", "output_step", "output_x", "out", "last"]
-    pointers += ["recorded_states"] if record else []
+    pointers += [*slopes.parameters, *(["recorded_states"] if record else [])]
     numbers = ["count", "stages", "n_steps", "n_outputs"]
     parameters = [*pointers, *whole_numbers(numbers), *field.parameters, "ROWS: tl.constexpr"]
     return source.kernel("solve_grid", parameters, body_text(lines), numbers, pointers)
@@ -107,6 +108,7 @@ def solve_grid(
     run = program.kernel(_kernel, tableau.stages, float32_times, record is not None)
     run[program.grid(rows)](
         *(y, numbers.nodes, numbers.lines, points, output_step, output_x, out, last),
+        *program.slopes(rows, tableau.stages, y.device),
         *(() if record is None else (record,)),
         *(rows, tableau.stages, n_steps, len(steps.output_step)),
         *program.inputs(arguments, constants),

@@ -17,13 +17,14 @@ from ...controller import Controller
 from ...kernels.row_state import FINISHED, RowState
 from ...tableau import ButcherTableau
 from . import source, start
-from .attempt import MIDPOINT, scaled_error, stage_loop, weights
+from .attempt import scaled_error, stage_loop
 from .coefficients import coefficients_of, rule_of
 from .field import Field, body_text, indented, of_rows, whole_numbers
 from .fused import FusedProgram
 from .refusal import NotFused
 from .settings import Settings
-from .state import State, combination
+from .slopes import MIDPOINT, Slopes, slopes_of
+from .state import State
 
 #: what is known of each row, as :class:`RowState` has it
 _ARRAYS = ("t", "t1", "dt", "size", "t_end", "status", "n_accepted", "n_rejected")
@@ -34,10 +35,12 @@ _CONTROL = (*_ARRAYS, "last", "before", "next", "err")
 
 def _kernel(field: Field, settings: Settings, stages: int, record: bool) -> Any:
     state = field.state
+    slopes = slopes_of(state, stages, settings)
     pointers = [
         *("y", "slope", "rtol", "atol", "rule", "nodes", "coefficients", "scratch"),
         *(f"{x}_of_rows" for x in (*_ARRAYS, "history", "next")),
         *("times", "out"),
+        *slopes.parameters,
         *(("recorded_times", "recorded_states") if record else ()),
     ]
     numbers = ["count", "row_stride", "feature_stride", "stages", "max_steps", "n_times"]
@@ -47,14 +50,15 @@ def _kernel(field: Field, settings: Settings, stages: int, record: bool) -> Any:
         *field.begin(),
         f"control = scratch + tl.program_id(0).to(tl.int64) * ({len(_CONTROL)} * ROWS) + tl.arange(0, ROWS)",
         *state.load("y", of_rows("y", width)),
-        *state.load("k0", of_rows("slope", width)),
+        *state.load("start", of_rows("slope", width)),
+        *slopes.set_first(state.names("start")),
         *_begin_control(),
         *_outputs_at_start(state),
         "attempts = n_accepted + n_rejected",
         "t1, dt, size, status = propose_rows(t, t_end, size, status, attempts, rule, max_steps)",
         *_put_away(_CONTROL[:-1]),
         "while tl.max((dt != 0.0).to(tl.int32), 0) > 0:",
-        *indented(_step(field, settings, stages, record)),
+        *indented(_step(field, slopes, settings, record)),
         *state.store(state.names("y"), of_rows("y", width)),
         *_end_control(),
     ]
@@ -135,13 +139,13 @@ def _place_of_output(state: State) -> str:
     return f"(out + first * n_times * {state.features} + (lane * n_times + next) * {state.features})"
 
 
-def _step(field: Field, settings: Settings, stages: int, record: bool) -> list[str]:
+def _step(field: Field, slopes: Slopes, settings: Settings, record: bool) -> list[str]:
     """Lines of one attempt: stages, error, controller, record, outputs, new state."""
     state = field.state
     return [
         f"h = dt.to({state.dtype})",
-        *stage_loop(field, stages, 1, "{h}", settings.keep_matrices),
-        *scaled_error(field, stages, "{h}"),
+        *stage_loop(field, slopes, settings, 1, "{h}"),
+        *scaled_error(field, slopes, "{h}"),
         f"err = tl.sqrt(({state.sum_of_squares('error')}).to(tl.float64) / {state.features})",
         *_put_away(["err"]),
         *_take_out(),
@@ -150,10 +154,13 @@ def _step(field: Field, settings: Settings, stages: int, record: bool) -> list[s
         "    err, t, t1, dt, size, last, before, status, n_accepted, n_rejected, t_end, rule, max_steps",
         ")",
         *(_record(state) if record else []),
-        *_outputs(field, stages),
+        *slopes.get(0, "start"),
+        *slopes.get(slopes.stages - 1, "final"),
+        *_outputs(state, slopes),
         *_put_away(_CONTROL[:-1]),
         *state.each("y", "tl.where({accept}, {s}, {y})", ["y", "s"], ["accept"]),
-        *state.each("k0", f"tl.where({{accept}}, {{k{stages - 1}}}, {{k0}})", ["k0", f"k{stages - 1}"], ["accept"]),
+        *state.each("start", "tl.where({accept}, {final}, {start})", ["start", "final"], ["accept"]),
+        *slopes.set_first(state.names("start")),
     ]
 
 
@@ -174,30 +181,27 @@ def _record(state: State) -> list[str]:
     ]
 
 
-def _outputs(field: Field, stages: int) -> list[str]:
+def _outputs(state: State, slopes: Slopes) -> list[str]:
     """Lines that write dense output at the times that accepted steps passed: the quartic, and its end as it is."""
-    state, last = field.state, stages - 1
-    slopes = f"middle * ({combination('m', range(stages))}) + start * {{k0}} + final * {{k{last}}}"
-    for weight in ("middle", "start", "final", "across"):
-        slopes = slopes.replace(f"{weight} *", f"{{{weight}}} *")
-    inside = f"{{y}} + ({{across}} * ({{s}} - {{y}}) + {{h}} * ({slopes}))"
-    vectors = ["y", "s", *(f"k{j}" for j in range(stages))]
-    per_row = ["at_end", "across", "middle", "start", "final", "h"]
+    quartic = "{y} + ({across} * ({s} - {y}) + {h} * ({middle} * {sum} + {begins} * {start} + {ends} * {final}))"
+    vectors = ["y", "s", "sum", "start", "final"]
+    per_row = ["at_end", "across", "middle", "begins", "ends", "h"]
+    passed = "tl.where(dt_before < 0.0, due >= t1_before, due <= t1_before)"
     return [
         _due(),
-        "passed = accept & tl.where(dt_before < 0.0, due >= t1_before, due <= t1_before)",
+        f"passed = accept & {passed}",
         "while tl.max(passed.to(tl.int32), 0) > 0:",
         *indented(
             [
-                *weights("m", f"{stages + MIDPOINT}", stages, stages),
+                *slopes.sum(MIDPOINT),
                 "at_end = due == t1_before",
-                "across, middle, start, final = quartic_weights((due - t_before) / dt_before)",
-                *[f"{w} = {w}.to({state.dtype})" for w in ("across", "middle", "start", "final")],
-                *state.each("between", f"tl.where({{at_end}}, {{s}}, {inside})", vectors, per_row),
+                "across, middle, begins, ends = quartic_weights((due - t_before) / dt_before)",
+                *[f"{w} = {w}.to({state.dtype})" for w in ("across", "middle", "begins", "ends")],
+                *state.each("between", f"tl.where({{at_end}}, {{s}}, {quartic})", vectors, per_row),
                 *state.store(state.names("between"), _place_of_output(state), "passed"),
                 "next += passed.to(tl.int32)",
                 _due(),
-                "passed = passed & tl.where(dt_before < 0.0, due >= t1_before, due <= t1_before)",
+                f"passed = passed & {passed}",
             ]
         ),
     ]
@@ -285,6 +289,7 @@ def solve_rows(
         *(y, slope, rtol, atol, rule, numbers.nodes, numbers.lines, scratch),
         *arrays,
         *(next_output, times, out),
+        *program.slopes(rows, stages, y.device),
         *(() if record is None else (record.times, record.states)),
         *(rows, *strides, stages, max_steps, times.shape[1]),
         *(() if record is None else (record.times.shape[1],)),

@@ -23,6 +23,7 @@ class Settings:
         keep_vectors: constant vectors stay in registers for the whole solve, instead of being read at every stage.
         keep_matrices: so do the matrices of products of tiles.
         tile: features of a tile; wider values are several.
+        slopes_in_memory: see :mod:`.slopes`.
     """
 
     rows: int = 16
@@ -31,6 +32,7 @@ class Settings:
     keep_vectors: bool = True
     keep_matrices: bool = False
     tile: int = 32
+    slopes_in_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

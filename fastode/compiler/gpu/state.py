@@ -12,11 +12,6 @@ from .layout import Part
 from .piece import Piece
 
 
-def combination(weights: str, slopes: Sequence[int]) -> str:
-    """``sum_j weights_j k_j`` as an expression for :meth:`State.each`, of vectors ``k0``, ``k1``, ..."""
-    return " + ".join(f"weighted({weights}{j}, {{k{j}}})" for j in slopes)
-
-
 @dataclass(frozen=True)
 class State:
     """The parts of a vector of each row.

@@ -15,31 +15,33 @@ from torch import Tensor
 
 from ...tableau import ButcherTableau
 from . import source
-from .attempt import MIDPOINT, scaled_error, stage_loop, weights
+from .attempt import scaled_error, stage_loop
 from .coefficients import coefficients_of
 from .field import Field, body_text, of_rows, whole_numbers
 from .fused import FusedProgram
 from .refusal import NotFused
 from .settings import Settings
-from .state import combination
+from .slopes import MIDPOINT, slopes_of
 
 
 def _kernel(field: Field, settings: Settings, stages: int, ends: tuple[int, ...]) -> Any:
     state = field.state
     width = state.features
-    slopes = [f"k{j}" for j in range(stages)]
+    slopes = slopes_of(state, stages, settings)
     lines = [
         *field.begin(),
         *state.load("y", of_rows("y", width)),
-        *state.load("k0", of_rows("first_slope", width)),
+        *state.load("start", of_rows("first_slope", width)),
+        *slopes.set_first(state.names("start")),
         *[f"{x} = tl.load({x}_of_step)" for x in ("t", "dt", "t1")],
         f"h = dt.to({state.dtype})",
-        *stage_loop(field, stages, 1, "h", settings.keep_matrices),
-        *scaled_error(field, stages, "h"),
-        *weights("m", f"{stages + MIDPOINT}", stages, stages),
-        *state.each("middle", f"{{y}} + h * ({combination('m', range(stages))})", ["y", *slopes]),
+        *stage_loop(field, slopes, settings, 1, "h"),
+        *scaled_error(field, slopes, "h"),
+        *slopes.sum(MIDPOINT),
+        *state.each("middle", "{y} + h * {sum}", ["y", "sum"]),
+        *slopes.get(stages - 1, "final"),
         *state.store(state.names("s"), of_rows("y1", width)),
-        *state.store(state.names(f"k{stages - 1}"), of_rows("last_slope", width)),
+        *state.store(state.names("final"), of_rows("last_slope", width)),
         *state.store(state.names("middle"), of_rows("y_mid", width)),
         "sums_of_tile = sums + tl.program_id(0) * " + str(len(ends)),
     ]
@@ -47,7 +49,7 @@ def _kernel(field: Field, settings: Settings, stages: int, ends: tuple[int, ...]
         squares = f"tl.where(live, {state.sum_of_squares('error', start, end)}, 0.0)"
         lines.append(f"tl.store(sums_of_tile + {n}, tl.sum({squares}.to(tl.float64), 0))")
     pointers = ["y", "first_slope", "y1", "last_slope", "y_mid", "sums", "rtol", "atol", "nodes", "coefficients"]
-    pointers += [f"{x}_of_step" for x in ("t", "dt", "t1")]
+    pointers += [*(f"{x}_of_step" for x in ("t", "dt", "t1")), *slopes.parameters]
     numbers = ["count", "row_stride", "feature_stride", "stages"]
     parameters = [*pointers, *whole_numbers(numbers), *field.parameters, "ROWS: tl.constexpr"]
     return source.kernel("attempt_step", parameters, body_text(lines), numbers, pointers)
@@ -108,7 +110,7 @@ def attempt_step(
     run = program.kernel(_kernel, stages, tuple(parts))
     run[(tiles,)](
         *(y, first_slope, into.y1, into.last_slope, into.y_mid, into.sums, *tolerances),
-        *(numbers.nodes, numbers.lines, *times),
+        *(numbers.nodes, numbers.lines, *times, *program.slopes(rows, stages, y.device)),
         *(rows, *strides, stages),
         *program.inputs(arguments, constants),
         **program.launch,
