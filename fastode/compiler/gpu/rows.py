@@ -223,12 +223,23 @@ class RowRecord:
     def for_steps(cls, y: Tensor, capacity: int) -> RowRecord:
         """Room for ``capacity`` steps of every row of ``y`` [R, features]."""
         times = torch.empty((len(y), capacity, 3), dtype=torch.float64, device=y.device)
-        return cls(times, y.new_empty((len(y), capacity, y.shape[1])))
+        return cls(times, torch.empty((len(y), capacity, y.shape[1]), dtype=y.dtype, device=y.device))
 
     def missing(self, state: RowState) -> int:
         """How many more steps there should have been room for; 0 if all of them are here. Waits for the solve."""
         most = int(state.n_accepted.max()) if len(state) else 0
         return max(0, most - self.times.shape[1])
+
+
+def _check_places(program: FusedProgram, n_times: int, capacity: int) -> None:
+    """Whether places in a tile's outputs and records are numbers of 32 bits.
+
+    Raises:
+        NotFused: they are not.
+    """
+    for what, count in (("times of output", n_times), ("recorded steps", capacity)):
+        if count * program.settings.rows * max(3, program.features) >= 2**31:
+            raise NotFused(f"{count} {what} of {program.features} features in tiles of {program.settings.rows} rows")
 
 
 def solve_rows(
@@ -270,6 +281,7 @@ def solve_rows(
     rows, stages = len(y), tableau.stages
     if not rows:
         return
+    _check_places(program, times.shape[1], 0 if record is None else record.times.shape[1])
     numbers = coefficients_of(tableau, program.dtype, y.device)
     rule = rule_of(controller, y.device)
     rtol, atol = tolerances
