@@ -16,11 +16,7 @@ from collections.abc import Sequence
 from .layout import Part
 from .matrices import Reader
 from .piece import Piece
-from .refusal import NotFused
 from .settings import Settings
-
-#: Triton multiplies no smaller tiles
-_LEAST_ROWS = 16
 
 
 class Affine:
@@ -69,11 +65,6 @@ class Affine:
             if not piece.rows:
                 block = self.reader.block(index, (result, line), (part, column), once)
                 return f"tl.sum({block} * {piece.masked()}, 1)[None, :]"
-            if self.settings.rows < _LEAST_ROWS:
-                raise NotFused(
-                    f"an affine map of {part.width} to {result.width} features needs tiles of {_LEAST_ROWS} rows at "
-                    f"least, not {self.settings.rows}"
-                )
             block = self.reader.block(index, (part, column), (result, line), once)
             precision = "ieee" if self.dtype == "tl.float64" else self.settings.precision
             return f'tl.dot({piece.masked()}, {block}, input_precision="{precision}", out_dtype={self.dtype})'
