@@ -17,7 +17,6 @@ from fastode.compiler.gpu.layout import Layout
 from fastode.compiler.gpu.piece import Piece
 from fastode.compiler.gpu.settings import Settings, type_name
 from fastode.compiler.gpu.state import State
-from fastode.compiler.program import Kind, kinds
 from tests.compiler.running import assert_close
 from tests.gpu.fields import Traced, wide
 
@@ -29,7 +28,12 @@ class AdjointKernel:
 
     def __init__(self, derived: Adjoint, dtype: torch.dtype, shared_time: bool, settings: Settings) -> None:
         program = derived.program
-        self.program, self.settings, self.kinds = program, settings, kinds(program)
+        self.program, self.settings = program, settings
+        #: what is linear in a sum over rows
+        self.sums: set[int] = set()
+        for v, op in enumerate(program.ops):
+            if op.name == "rows_sum" or self.sums.intersection(op.inputs):
+                self.sums.add(v)
         name = type_name(dtype)
         layout = Layout(program, (), settings.tile)
         leaves = {
@@ -84,7 +88,7 @@ class AdjointKernel:
         found = []
         for v, x, of_rows in zip(self.program.outputs, outputs, self.of_rows, strict=True):
             # a tile has the sum over its rows; what is no sum is the same in all of them
-            total = x.sum(0, keepdim=True) if self.kinds[v] == Kind.SUMMED else x[:1]
+            total = x.sum(0, keepdim=True) if v in self.sums else x[:1]
             found.append(x if of_rows else total.expand(ROWS, -1))
         return found
 
