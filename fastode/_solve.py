@@ -100,7 +100,7 @@ def solve(
             sizes are constants. Spans, times of evaluation and events are differentiable in all.
         params: what the nodes differentiate with respect to beside ``y0`` and ``args``; ``func.parameters()`` by
             default.
-        engine: ``"cuda"``, ``"native"`` or ``"reference"``; the fastest by default.
+        engine: ``"triton"``, ``"cuda"``, ``"native"`` or ``"reference"``; the fastest by default.
 
     Returns:
         A :class:`fastode.Solution`.
@@ -177,7 +177,9 @@ def solve(
         engine = engine or engine_from_environment()
         asked |= {f"gradient={gradient!r}": gradient != "discrete", f"engine={engine!r}": engine is not None}
         refused = next((name for name, given in asked.items() if given), "")
-        native, note = rows_natively(refused, func, problem, tableau, rule, max_steps, size is not None)
+        native, note = rows_natively(
+            refused, func, problem, tableau, rule, max_steps, size is not None, bool(stop_t.shape[1])
+        )
     stats.engine, stats.reason = ("compiled", "") if native else (chosen.name, note or chosen.reason)
     if params is None:
         params = tuple(func.parameters()) if isinstance(func, nn.Module) else ()

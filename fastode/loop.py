@@ -136,7 +136,7 @@ def integrate(
     field, y = problem.field, problem.y0
     rows = len(clock.t) if isinstance(clock, RowsClock) else None
     k0 = field(problem.time(clock.t), y)
-    if engine.on_device and isinstance(clock, LockstepClock):
+    if isinstance(clock, LockstepClock) and engine.on_device:
         from .device import lockstep
 
         reason = lockstep.refusal(problem, tableau, clock, observer)

@@ -84,6 +84,7 @@ class StubEngine:
 
     name = "stub"
     reason = ""
+    on_device = False
 
     def __init__(self, errors: Iterable[float] = ()) -> None:
         self.kernels = StubKernels(errors)

@@ -15,6 +15,7 @@ from ..field import is_per_row
 from ..options import CALLBACKS
 from .divergence import is_closed_form, with_exact_divergence, with_hutchinson_divergence
 from .engine import Lowered
+from .gpu.settings import PRECISIONS
 from .places import Places
 from .trace import Traced, trace
 
@@ -28,12 +29,13 @@ class Native:
         per_row: which extra arguments have an entry for each row.
     """
 
-    def __init__(self, traced: Traced, per_row: tuple[bool, ...], shared_time: bool = True) -> None:
+    def __init__(self, traced: Traced, per_row: tuple[bool, ...], shared_time: bool, device: torch.device) -> None:
         self.traced = traced
         shapes = tuple(tuple(s) for s in traced.constants.shapes)
         self.lowered = Lowered(traced.program, shapes, shared_time)
         self.per_row = per_row
         self._shapes = [torch.Size(s) for s in shapes]
+        self.device = device
 
     @cached_property
     def has_closed_form(self) -> bool:
@@ -52,7 +54,7 @@ class Native:
             raise CannotCompile(f"its tensors have changed: {type(error).__name__}: {error}") from error
         found = []
         for c, shape in zip(values, self._shapes, strict=True):
-            if c is None or c.shape != shape or not c.is_cpu:
+            if c is None or c.shape != shape or c.device != self.device:
                 raise CannotCompile("its tensors have changed their shapes or their device")
             plain = c.dtype is dtype and c.is_contiguous() and not c.is_neg()
             found.append(c if plain else c.to(dtype).resolve_neg().contiguous())
@@ -93,12 +95,14 @@ class CompiledField(nn.Module):
     Attributes:
         func: the function.
         memory: for the states that the gradient of a solve keeps, in bytes; None for one state a step.
+        precision: of float32 products with matrices on a GPU.
     """
 
-    def __init__(self, func: Callable[..., Any], memory: int | None = None) -> None:
+    def __init__(self, func: Callable[..., Any], memory: int | None = None, precision: str = "ieee") -> None:
         super().__init__()
         self.func = func
         self.memory = memory
+        self.precision = precision
         self._natives: dict[Any, Native | CannotCompile] = {}
         self._modules_of_func: _Modules | None = None
         self._class_calls_back = any(hasattr(type(func), c) for c in CALLBACKS)
@@ -161,7 +165,17 @@ class CompiledField(nn.Module):
         """
         shape = tuple(y.shape[1:]) if batched else tuple(y.shape)
         per_row = tuple([batched and is_per_row(a, y.shape[0]) for a in args]) if args else ()
-        key = (shape, y.dtype, batched, time_per_row, per_row, divergence, _key_of(args, per_row), self._mode())
+        key = (
+            shape,
+            y.dtype,
+            y.device,
+            batched,
+            time_per_row,
+            per_row,
+            divergence,
+            _key_of(args, per_row),
+            self._mode(),
+        )
         found = self._natives.get(key)
         if found is None:
             try:
@@ -173,8 +187,9 @@ class CompiledField(nn.Module):
                     batched=batched,
                     time_per_row=time_per_row,
                     dtype=y.dtype,
+                    device=y.device,
                 )
-                found = Native(_with_divergence(traced, divergence), per_row, not time_per_row)
+                found = Native(_with_divergence(traced, divergence), per_row, not time_per_row, y.device)
             except CannotCompile as reason:
                 found = reason
             self._natives[key] = found
@@ -199,7 +214,7 @@ class CompiledField(nn.Module):
         return modules.modes()
 
 
-def compile(func: Callable[..., Any], *, memory: int | None = None) -> CompiledField:
+def compile(func: Callable[..., Any], *, memory: int | None = None, precision: str = "ieee") -> CompiledField:
     """``func(t, y, *args)`` as a field that is solved in native code.
 
     ``odeint``, ``odeint_adjoint`` and the layers of :mod:`fastode.nn` recognise the result. On the CPU, in float32 and
@@ -211,11 +226,14 @@ def compile(func: Callable[..., Any], *, memory: int | None = None) -> CompiledF
         func: a module or function; ``y`` is ``[rows, ...]`` and no row may depend on another. See
             :func:`fastode.explain` for what it becomes, or why it cannot be compiled.
         memory: bytes for the states that the gradient of ``odeint`` keeps. Where one state a step would need more,
-            every second is kept, or every fourth, ..., and the steps between are taken again on the way back.
+            every second is kept, or every fourth, ..., and the steps between are taken again on the way back. On the
+            CPU only.
+        precision: of float32 products with matrices on a GPU: ``"ieee"``, ``"tf32x3"`` (three products on tensor cores,
+            nearly as exact) or ``"tf32"`` (relative error 5e-4).
 
     Raises:
         UnsupportedInput: ``func`` cannot be called.
-        InvalidArgument: ``memory`` is not positive.
+        InvalidArgument: ``memory`` is not positive, or ``precision`` is not known.
 
     Example:
         >>> field = fastode.compile(net)
@@ -223,11 +241,14 @@ def compile(func: Callable[..., Any], *, memory: int | None = None) -> CompiledF
     """
     if memory is not None and not memory > 0:
         raise InvalidArgument(f"`memory` must be a positive number of bytes, or None, but is {memory!r}")
+    if precision not in PRECISIONS:
+        raise InvalidArgument(f"`precision={precision!r}` is not known. Known: {', '.join(PRECISIONS)}")
     if isinstance(func, CompiledField):
-        return func if memory in (None, func.memory) else CompiledField(func.func, memory)
+        same = memory in (None, func.memory) and precision in ("ieee", func.precision)
+        return func if same else CompiledField(func.func, memory, precision)
     if not callable(func):
         raise UnsupportedInput(f"`func` must be callable as func(t, y), but is a {type(func).__name__}")
-    return CompiledField(func, memory)
+    return CompiledField(func, memory, precision)
 
 
 def _disjoint(held: dict[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from ..problem import check_time
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
 from .engine import AdaptiveSteps, GridSteps, Job, NativeSolve
+from .gpu.refusal import NotFused
 
 _ADAPTIVE = frozenset(
     ["first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps"]
@@ -109,17 +110,9 @@ def solve_natively(
         steps = _adaptive(tableau, rtol, atol, options, parts)
     else:
         steps = _standard(tableau, rtol, atol, parts)
-    job = Job(
-        native.lowered,
-        tableau,
-        method or "dopri5",
-        times,
-        steps,
-        not tableau.adaptive and t.dtype == torch.float32,
-        rows,
-        features,
-        field.memory,
-    )
+    name, float32_times = method or "dopri5", not tableau.adaptive and t.dtype == torch.float32
+    given = (native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
+    job = fused_job(field, y0.dtype, given) if on_gpu(y0) else Job(*given)
     shape = (len(times), *y0.shape)
     if times_move:
         shifts = t - t.detach()
@@ -137,6 +130,30 @@ def solve_natively(
     if times_move:
         out = torch.stack([_moved(field, u, y, args, s) for u, y, s in zip(t, out, shifts, strict=True)])
     return out
+
+
+def on_gpu(y: Tensor) -> bool:
+    """Whether the kernels of a GPU solve it."""
+    return y.is_cuda
+
+
+def fused_job(field: CompiledField, dtype: torch.dtype, given: tuple[Any, ...]) -> Job:
+    """The job of a GPU.
+
+    Raises:
+        NotServed: no fused kernel serves it.
+    """
+    try:
+        from .gpu.job import FusedJob
+
+        job = FusedJob(*given)
+        job.precision = field.precision
+        job.fused(dtype)
+    except ImportError as error:
+        raise NotServed(f"Triton is not installed ({error})") from error
+    except NotFused as refusal:
+        raise NotServed(str(refusal)) from refusal
+    return job
 
 
 def _moved(field: CompiledField, t: Tensor, y: Tensor, args: tuple[Any, ...], shift: Tensor) -> Tensor:
@@ -168,7 +185,8 @@ def check_state_and_arguments(y0: Any, args: tuple[Any, ...]) -> None:
     # parameters and arguments may be of the transform, too
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         raise NotServed("a transform (torch.func, or forward mode)")
-    if not y0.is_cpu or y0.dtype not in (torch.float32, torch.float64) or y0.layout is not torch.strided:
+    served = y0.is_cpu or y0.is_cuda
+    if not served or y0.dtype not in (torch.float32, torch.float64) or y0.layout is not torch.strided:
         raise NotServed(f"a state of dtype {y0.dtype} on {y0.device}")
     if 0 in y0.shape[1:] or y0.shape == (0,):
         raise NotServed("a state without features")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -22,8 +22,12 @@ from .derive import adjoint
 from .lower import lower
 from .program import Program
 
+if TYPE_CHECKING:
+    from .gpu.fused import FusedProgram
+    from .gpu.fused_sweep import FusedSweep
+
 #: what `_native` returns as the outcome of a solve
-_FINISHED, _STEP_UNDERFLOW, _TOO_MANY_STEPS, _NON_FINITE = range(4)
+SOLVED, UNDERFLOW, TOO_MANY, BROKEN = range(4)
 
 #: flops of one evaluation of all rows from which a second thread saves more than it costs (about 10 us)
 _FLOPS_WORTH_A_THREAD = 400_000
@@ -58,6 +62,7 @@ class Lowered:
     program: Program
     shapes: tuple[tuple[int, ...], ...]
     shared_time: bool = True
+    _fused: dict[Any, Any] = field(default_factory=dict)
     _forward: _native.FieldProgram | None = None
     _adjoints: dict[tuple[frozenset[int], tuple[int, ...]], _native.FieldProgram] = field(default_factory=dict)
 
@@ -79,6 +84,47 @@ class Lowered:
             derived = adjoint(self.program, constants, arguments)
             self._adjoints[key] = _native.FieldProgram(lower(derived, self.shapes, self.shared_time))
         return self._adjoints[key]
+
+    def fused(self, dtype: torch.dtype, precision: str) -> FusedProgram:
+        """The kernels of a GPU.
+
+        Raises:
+            NotFused: there are none for this program.
+        """
+        from .gpu.configurations import settings_for
+        from .gpu.fused import FusedProgram
+
+        settings = settings_for(self.program, dtype, precision)
+        return cast("FusedProgram", self._made(FusedProgram, settings, dtype, self.shared_time))
+
+    def fused_sweep(
+        self, dtype: torch.dtype, precision: str, constants: tuple[int, ...], arguments: tuple[int, ...]
+    ) -> FusedSweep:
+        """The kernels of a GPU for the gradients of some constants and arguments.
+
+        Raises:
+            NotFused: there are none for this program.
+        """
+        from .gpu.configurations import sweep_settings_for
+        from .gpu.fused_sweep import FusedSweep
+
+        settings = sweep_settings_for(self.program, dtype, precision)
+        return cast("FusedSweep", self._made(FusedSweep, settings, dtype, self.shared_time, constants, arguments))
+
+    def _made(self, kind: Any, settings: Any, *arguments: Any) -> Any:
+        """``kind(program, *arguments)``, made once; a refusal is given again."""
+        from .gpu.refusal import NotFused
+
+        key = (kind, settings, *arguments)
+        if key not in self._fused:
+            try:
+                self._fused[key] = kind(self.program, *arguments, settings=settings)
+            except NotFused as refusal:
+                self._fused[key] = refusal
+        found = self._fused[key]
+        if isinstance(found, NotFused):
+            raise found
+        return found
 
     def threads(self, rows: int) -> int:
         """How many threads are worth having for evaluations of ``rows`` rows between which none waits."""
@@ -180,7 +226,7 @@ class Job:
                 y0.data_ptr(), steps.points, steps.output_step, steps.output_x, out.data_ptr(), most_states
             )
         outcome, stats.n_func, stats.n_accepted, stats.n_rejected, stats.t, stats.dt = account
-        if outcome != _FINISHED:
+        if outcome != SOLVED:
             raise self._failure(outcome, stats)
         return out, record
 
@@ -224,9 +270,9 @@ class Job:
 
     def _failure(self, outcome: int, stats: SolveStats) -> Exception:
         assert isinstance(self.steps, AdaptiveSteps)
-        if outcome == _STEP_UNDERFLOW:
+        if outcome == UNDERFLOW:
             return step_underflow(stats.t, stats.dt)
-        if outcome == _TOO_MANY_STEPS:
+        if outcome == TOO_MANY:
             n = stats.n_steps
             if n >= self.steps.max_total_steps:
                 return too_many_steps(None, self.steps.max_total_steps, stats.t, stats.dt)

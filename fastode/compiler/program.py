@@ -27,7 +27,7 @@ are found anew for every solve, by torch (:class:`Constants`), so that an optimi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -210,13 +210,18 @@ def kinds(program: Program) -> list[Kind]:
     return result
 
 
-def prune(program: Program) -> Program:
-    """The program without operators that no output needs."""
-    needed = set(program.outputs)
+def needed_for(program: Program, values: Iterable[int]) -> set[int]:
+    """The values that some values are computed from, and those themselves."""
+    needed = set(values)
     for v in range(len(program.ops) - 1, -1, -1):
         if v in needed:
             needed.update(program.ops[v].inputs)
-    kept = sorted(needed)
+    return needed
+
+
+def prune(program: Program) -> Program:
+    """The program without operators that no output needs."""
+    kept = sorted(needed_for(program, program.outputs))
     position = {v: i for i, v in enumerate(kept)}
     ops = tuple(
         Op(op.name, tuple(position[i] for i in op.inputs), op.width, op.data) for op in (program.ops[v] for v in kept)

@@ -22,7 +22,7 @@ from ..rows.clock import RowsClock
 from ..rows.outputs import RowOutputs
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
-from .dispatch import NotServed, check_state_and_arguments, dense, ready
+from .dispatch import NotServed, check_state_and_arguments, dense, on_gpu, ready
 from .engine import GradientPlaces, differentiable_once, native_method
 
 #: a row takes at least about so many evaluations, between which no thread waits for another
@@ -31,6 +31,10 @@ _EVALUATIONS = 50
 
 class NativeRows:
     """A compiled field with a method and a controller, ready to solve rows.
+
+    Args:
+        first_step: whether the first steps are given.
+        stops: whether steps must end at given times.
 
     Raises:
         NotServed: the step loop has to do it.
@@ -44,6 +48,7 @@ class NativeRows:
         controller: Controller,
         max_steps: int,
         first_step: bool,
+        stops: bool,
     ) -> None:
         if not (tableau.adaptive and tableau.last_stage_is_solution):
             raise NotServed("a method without an error estimate, or whose last stage is not at the new state")
@@ -56,6 +61,7 @@ class NativeRows:
         arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row]
         #: the per-row arguments, and the constants
         self.inputs = (arguments, constants)
+        self.field, self.tableau = field, tableau
         self.method = native_method(tableau)
         self.limits, self.max_steps = limits_of(controller), max_steps
         self.choose_first = not first_step
@@ -79,11 +85,15 @@ class NativeRows:
             outputs.ts.shape[1],
             keep,
         )
+        self._account(problem, clock)
+        return record
+
+    def _account(self, problem: Problem, clock: RowsClock) -> None:
+        """The solve is over."""
         clock.end(clock.y)
         attempts = clock.all.n_accepted + clock.all.n_rejected
-        if len(y):
+        if len(attempts):
             problem.stats.n_func = int(attempts.max()) * (self.stages - 1) + 1 + self.choose_first
-        return record
 
     def solve(self, problem: Problem, run: Run) -> Solved:
         """The solve, as one node where an input requires grad."""
@@ -95,15 +105,16 @@ class NativeRows:
         return replace(box.pop(), ys=(ys,), y=(y,))
 
     def sweep(
-        self, record: Any, y: Tensor, t: Tensor, grads: tuple[Tensor, Tensor], inputs: Sequence[Tensor], wanted: Any
+        self, outputs: RowOutputs, y: Tensor, grads: tuple[Tensor, Tensor], inputs: Sequence[Tensor], wanted: Any
     ) -> list[Tensor | None]:
         """Gradients of the per-row arguments and the constants; that of ``y0`` takes the place of the last states'."""
         grad_ys, grad_y = grads
         n = sum(self.native.per_row)
         places = GradientPlaces(inputs, n, wanted)
         program = self.native.lowered.adjoint(places.constants, places.arguments)
+        t = outputs.clock.all.t
         self._call(program, y, inputs[:n], inputs[n:]).sweep_rows(
-            record,
+            outputs.record,
             y.data_ptr(),
             t.data_ptr(),
             grad_ys.data_ptr(),
@@ -111,6 +122,8 @@ class NativeRows:
             grad_y.data_ptr(),
             *places.addresses,
         )
+        at_start = outputs.at_start
+        grad_y[at_start] += grad_ys[at_start, 0]
         return places.gradients
 
     def _call(self, program: Any, y: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
@@ -147,11 +160,9 @@ class _NativeRows(torch.autograd.Function):
         outputs: RowOutputs = ctx.outputs
         y, *inputs = ctx.saved_tensors
         grad_ys, bar = grad_ys.contiguous(), grad_y.clone(memory_format=torch.contiguous_format)
-        at_start, at_end = outputs.at_start, outputs.at_end
+        at_end = outputs.at_end
         bar[at_end] += grad_ys[at_end, outputs.next[at_end] - 1]
-        t = outputs.clock.all.t
-        found = ctx.rows.sweep(outputs.record, y, t, (grad_ys, bar), inputs, ctx.needs_input_grad[5:])
-        bar[at_start] += grad_ys[at_start, 0]
+        found = ctx.rows.sweep(outputs, y, (grad_ys, bar), inputs, ctx.needs_input_grad[5:])
         return None, None, None, None, bar, *found
 
 
@@ -164,11 +175,25 @@ def _tolerances(problem: Problem, y: Tensor) -> tuple[list[Tensor], tuple[int, i
     return full, (y[0].numel() if len(y) else 0, 1)
 
 
+def _fused_rows() -> type[NativeRows]:
+    """The class that solves on a GPU.
+
+    Raises:
+        NotServed: Triton is not installed.
+    """
+    try:
+        from .gpu.row_solve import FusedRows
+    except ImportError as error:
+        raise NotServed(f"Triton is not installed ({error})") from error
+    return FusedRows
+
+
 def rows_natively(refused: str, *request: Any) -> tuple[NativeRows | None, str]:
     """:class:`NativeRows` of the request, or None and the reason why there is none: one found before, or its own."""
     try:
         if refused:
             raise NotServed(refused)
-        return NativeRows(*request), ""
+        _, problem, *_ = request
+        return (_fused_rows() if on_gpu(problem.y0[0]) else NativeRows)(*request), ""
     except NotServed as reason:
         return None, f"not native: {reason}"

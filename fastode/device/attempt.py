@@ -48,7 +48,7 @@ class Attempt:
     ) -> None:
         self.field, self.tableau, self.state, self.lockstep = problem.field, tableau, state, lockstep
         self.y, self.k_first, self.out, self.places = y, k_first, out, places
-        self.partial = PartialSums.of(y[: problem.controlled], len(state))
+        self.partial = PartialSums.of(y[: problem.controlled], len(state), lockstep)
         self.tolerances = Tolerances(y, problem.rtol, problem.atol).pairs
         self.dt = state.real("dt")
         self.times = [time[0] if lockstep else time for time in state.times.unbind(0)]
@@ -78,13 +78,16 @@ class Attempt:
             z = (*[stage(p, self.dt, _of_part(k, j), weights) for j, p in enumerate(y[:n])], *y[n:])
             k.append(self.field(self.times[i], z))
         write = not tableau.last_stage_is_solution
-        y1 = tuple([p.new_empty(p.shape) for p in y]) if write else z
-        for j in range(len(y)):
-            if write or j < len(self.partial.first) - 1:
-                finish(
-                    y[j], y1[j], write, self.dt, _of_part(k, j), tableau.weights, tableau.error_weights,
-                    self.tolerances[j], self.partial, j,
-                )  # fmt: skip
+        y1 = z
+        controlled = len(self.partial.first) - 1
+        if write:
+            rest = [stage(p, self.dt, _of_part(k, j), tableau.weights) for j, p in enumerate(y) if j >= controlled]
+            y1 = (*[p.new_empty(p.shape) for p in y[:controlled]], *rest)
+        for j in range(controlled):
+            finish(
+                y[j], y1[j], write, self.dt, _of_part(k, j), tableau.weights, tableau.error_weights,
+                self.tolerances[j], self.partial, j,
+            )  # fmt: skip
         control(self.state, self.partial, tableau.nodes, self.lockstep)
         return y1, k
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from ..tree import Parts
-from .attempt import Attempt
+
+
+class Keeper(Protocol):
+    """What hands accepted steps over, see :class:`fastode.device.attempt.Attempt`."""
+
+    y: Parts
+    kept: tuple[Parts, Tensor, int] | None
 
 
 class KeptSteps:
     """One state a step, in chunks as large as what is queued before the host looks."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Keeper) -> None:
         self.attempt = attempt
-        self.states: list[Parts] = []
+        self.chunks: list[Parts] = []
         self.logs: list[Tensor] = []
         self.count = 0
 
@@ -32,9 +40,13 @@ class KeptSteps:
         # a chunk of which little was needed is copied, to be freed
         little = 2 * n < len(log)
         chunk = [p[:n].clone() if little else p[:n] for p in states]
-        self.states.extend(zip(*[p.unbind(0) for p in chunk], strict=True))
+        self.chunks.append(tuple(chunk))
         self.logs.append(log[:n])
         self.count = accepted
+
+    def states(self) -> list[Parts]:
+        """At the starts of the steps."""
+        return [parts for chunk in self.chunks for parts in zip(*[p.unbind(0) for p in chunk], strict=True)]
 
     def numbers(self) -> list[list[float]]:
         """Of each step: start, signed size, end, first output inside and that after the last; waits for the device."""

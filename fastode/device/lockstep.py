@@ -22,7 +22,7 @@ from .attempt import Attempt
 from .first_step import first_step as choose_first_step
 from .graph import WORTH_CAPTURING, Repeated
 from .kept import KeptSteps
-from .progress import Progress, detached, on_device_of
+from .progress import detached, on_device_of, queue_attempts
 
 _TAPE = "a tape is recorded"
 
@@ -106,37 +106,28 @@ class _Solve:
 
     def run(self, jump: Callable[[float, Parts], Parts] | None, cuda_graph: bool) -> None:
         """Queue attempts until the solve has ended."""
-        progress = Progress(self.state.reals.device)
-        self.attempt.start()
-        running, count = progress.ask(self.state)
         # what is kept moves on from chunk to chunk, which a graph cannot follow
-        graph = Repeated(self.attempt) if cuda_graph and self.kept is None else None
+        self.graph = Repeated(self.attempt) if cuda_graph and self.kept is None else None
+        self.attempt.start()
         while True:
-            while running:
-                if self.kept is not None:
-                    self.kept.make_room(count)
-                # the first attempt compiles kernels, which a capture must not
-                if graph is None or not self.queued or (count < WORTH_CAPTURING and not graph.ready):
-                    for _ in range(count):
-                        self.attempt()
-                else:
-                    self._repeat(graph, count)
-                self.queued += count
-                running, count = progress.ask(self.state)
-                if self.kept is not None:
-                    self.kept.collect(progress.accepted)
+            queue_attempts(self._queue, self.state, self.kept)
             if int(self.state.count("status")) != EVENT:
                 return
             self._jump(jump)
-            running, count = progress.ask(self.state)
 
-    def _repeat(self, graph: Repeated, count: int) -> None:
-        """Attempts of which Python sees no evaluation, but for those that capture them."""
-        stats = self.problem.stats
-        calls = stats.n_func + count * (self.tableau.stages - 1)
-        for _ in range(count):
-            graph()
-        stats.n_func, stats.reason = calls, graph.reason
+    def _queue(self, count: int) -> None:
+        graph, stats = self.graph, self.problem.stats
+        # the first attempts compile kernels, which a capture must not
+        if graph is None or not self.queued or (count < WORTH_CAPTURING and not graph.ready):
+            for _ in range(count):
+                self.attempt()
+        else:
+            # Python sees no evaluation but that which is captured
+            calls = stats.n_func + count * (self.tableau.stages - 1)
+            for _ in range(count):
+                graph()
+            stats.n_func, stats.reason = calls, graph.reason
+        self.queued += count
 
     def _jump(self, jump: Callable[[float, Parts], Parts] | None) -> None:
         """The solve paused at a jump: go on from the state after it."""
@@ -149,11 +140,9 @@ class _Solve:
 
     def settle(self) -> None:
         """The outputs and the account; or the error that ended the solve."""
-        stats, clock, state = self.problem.stats, self.clock, self.state
-        t, dt = (float(state.real(name)) for name in ("t", "size"))
-        status, stats.n_accepted, stats.n_rejected, since_output = (
-            int(state.count(name)) for name in ("status", "n_accepted", "n_rejected", "since_output")
-        )
+        stats, clock, row = self.problem.stats, self.clock, self.state.of_row()
+        t, dt, status = row["t"], row["size"], row["status"]
+        stats.n_accepted, stats.n_rejected = int(row["n_accepted"]), int(row["n_rejected"])
         stats.n_idle = self.queued - stats.n_steps
         stats.n_func -= stats.n_idle * (self.tableau.stages - 1)
         stats.t, stats.dt = t, dt
@@ -161,14 +150,14 @@ class _Solve:
             self.outputs.states.extend(zip(*[o[0].unbind(0) for o in self.out], strict=True))
             if self.kept is not None:
                 jumps = {self.problem.direction * s for s in clock.jump_s}
-                self.outputs.take_steps(self.kept.numbers(), self.kept.states, jumps)
+                self.outputs.take_steps(self.kept.numbers(), self.kept.states(), jumps)
             return
         if not stats.n_steps:
             check_finite(self.problem.y0, t)
         if status == TOO_MANY_STEPS:
             if stats.n_steps >= clock.max_total_steps:
                 raise too_many_steps(None, clock.max_total_steps, t, dt)
-            raise too_many_steps(since_output, clock.max_steps, t, dt)
+            raise too_many_steps(int(row["since_output"]), clock.max_steps, t, dt)
         raise step_underflow(t, dt)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +42,30 @@ class Progress:
         running, steps, accepted = self.pinned.tolist()
         self.accepted = int(accepted)
         return int(running), attempts_for(steps)
+
+
+class Keeping(Protocol):
+    """What keeps accepted steps, see :class:`fastode.device.kept.KeptSteps`."""
+
+    def make_room(self, attempts: int) -> None: ...
+
+    def collect(self, accepted: int) -> None: ...
+
+
+def queue_attempts(queue: Callable[[int], None], state: DeviceState, kept: Keeping | None = None) -> int:
+    """``queue(count)`` attempts until no row runs on, looking after each time; how many were queued."""
+    progress = Progress(state.reals.device)
+    queued = 0
+    while True:
+        running, count = progress.ask(state)
+        if kept is not None and queued:
+            kept.collect(progress.accepted)
+        if not running:
+            return queued
+        if kept is not None:
+            kept.make_room(count)
+        queue(count)
+        queued += count
 
 
 def attempts_for(steps: float) -> int:

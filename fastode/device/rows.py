@@ -140,4 +140,6 @@ def _integrate(
     batch.store(clock)
     clock.end(clock.y)
     if len(state):
-        problem.stats.n_idle = queued - int((state.n_accepted + state.n_rejected).max())
+        stats, fresh = problem.stats, not tableau.last_stage_is_solution
+        stats.n_idle = queued - int((state.n_accepted + state.n_rejected).max())
+        stats.n_func -= stats.n_idle * (tableau.stages - (not fresh))

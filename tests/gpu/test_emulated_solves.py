@@ -93,7 +93,7 @@ def test_what_a_step_moves() -> None:
     due = torch.tensor([[1.0, torch.nan]], dtype=torch.float64)
     state = DeviceState.begin(zero, zero + 1, zero.new_empty(1, 0), due, 7, torch.float32, Controller(5), 99)
     state.real("size").fill_(1e-3)
-    partial = PartialSums.of((y,), 1)
+    partial = PartialSums.of((y,), 1, lockstep=True)
     tolerances = Tolerances((y,), [1e9], [1e9]).pairs[0]
     with emulated_gpu(80):
         control(state, partial, tableau.nodes, lockstep=True, start=True)
@@ -107,3 +107,38 @@ def test_what_a_step_moves() -> None:
     floats = (moved.global_bytes_loaded + moved.global_bytes_stored) / 4 / n
     assert 43.9 < floats < 45
     assert moved.launches == 9
+
+
+def test_few_variants_are_compiled_and_none_depends_on_batch_tolerance_or_number_of_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Addresses and sizes that are multiples of 16 make another variant than others do; nothing else does."""
+    from gpu_lab.emulator import emulated_gpu
+
+    from fastode.kernels.triton.commit import commit_kernel
+    from fastode.kernels.triton.control import control_kernel, poll_kernel
+    from fastode.kernels.triton.finish import finish_kernel
+    from fastode.kernels.triton.stage import stage_kernel
+
+    monkeypatch.setattr(on_device, "unavailable", lambda parts: "")
+    kernels = (stage_kernel, finish_kernel, control_kernel, commit_kernel, poll_kernel)
+
+    def variants() -> int:
+        return sum(len(cache) for k in kernels for cache, *_ in k.device_caches.values())
+
+    def solve(rows: int, times: int, tol: float) -> None:
+        y0 = torch.linspace(-1, 1, 2 * rows).reshape(rows, 2)
+        t = torch.linspace(0, 0.3, times)
+        fastode.odeint(
+            spiral, y0, t, rtol=tol, atol=tol, method="tsit5", options={"engine": "triton", "first_step": 0.1}
+        )
+
+    with emulated_gpu(80):
+        solve(16, 3, 1e-2)
+        solve(17, 2, 1e-2)
+        known = variants()
+        for rows, times, tol in ((32, 2, 1e-2), (160, 5, 1e-3), (19, 3, 1e-3), (33, 17, 1e-4), (800, 2, 1e-2)):
+            solve(rows, times, tol)
+            assert variants() == known, (rows, times, tol)
+    # six stages, and one each of the others but the controller, which also proposes the first step
+    assert known >= 6 + 5

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import fastode
 from fastode import solve
+from fastode.nn import CNF
 
 pytestmark = pytest.mark.gpu
 
@@ -78,6 +79,56 @@ def test_rows() -> None:
         return [solution.ys, scale.grad, solution.stats.n_accepted.double()]
 
     same_on_both(run, "cuda" if fastode.kernels.cuda.unavailable((torch.zeros(1).cuda(),), True) == "" else "reference")
+
+
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+def test_compiled_fields_and_their_gradients(method: str) -> None:
+    def run(net: nn.Module, y0: Tensor, t: Tensor) -> list[Tensor]:
+        y0.requires_grad_()
+        out = fastode.odeint(fastode.compile(net), y0, t, rtol=1e-6, atol=1e-6, method=method)
+        out[1:].square().sum().backward()
+        return [out, y0.grad, *[p.grad for p in net.parameters()]]
+
+    same_on_both(run, "compiled")
+
+
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+def test_densities_of_flows(trace: str) -> None:
+    noise = torch.tensor([[1.0, -1.0], [-1.0, -1.0]]).double().repeat(4, 1)[:7]
+
+    def run(net: nn.Module, y0: Tensor, t: Tensor) -> list[Tensor]:
+        flow = CNF(net, 2, trace=trace, rtol=1e-5, atol=1e-5).to(y0.device)
+        density = flow.log_prob(y0, noise=noise.to(y0.device))
+        density.sum().backward()
+        assert flow.served_by == ("compiled", "")
+        return [density, *[p.grad for p in net.parameters()]]
+
+    same_on_both(run, "compiled")
+
+
+def test_compiled_rows_and_their_gradients() -> None:
+    def run(net: nn.Module, y0: Tensor, t: Tensor) -> list[Tensor]:
+        scale = torch.linspace(0.1, 5, len(y0), dtype=y0.dtype, device=y0.device).requires_grad_()
+
+        def field(t: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+            return scale[:, None] * torch.stack([y[:, 1], -torch.sin(y[:, 0])], 1)
+
+        solution = solve(fastode.compile(field), y0, t_eval=t, args=(scale,))
+        solution.ys.square().sum().backward()
+        return [solution.ys, scale.grad, solution.stats.n_accepted.double()]
+
+    same_on_both(run, "compiled")
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32x3", "tf32"])
+def test_the_precision_of_products(precision: str) -> None:
+    net, y0 = Net().float().cuda(), torch.randn(500, 2).cuda()
+    field = fastode.compile(net, precision=precision)
+    with torch.no_grad():
+        found = fastode.odeint(field, y0, TIMES.float().cuda(), rtol=1e-5, atol=1e-5)[-1]
+        exact = fastode.odeint(net.double(), y0.double(), TIMES.cuda(), rtol=1e-9, atol=1e-9)[-1]
+    error = float((found - exact).abs().max())
+    assert error < (2e-2 if precision == "tf32" else 1e-4)
 
 
 def test_a_captured_attempt_takes_the_same_steps() -> None:

@@ -27,7 +27,7 @@ class Affine:
         self.settings = settings
         self.dtype = dtype
 
-    def part(
+    def begin(
         self,
         index: int,
         strides: tuple[int, int],
@@ -35,39 +35,47 @@ class Affine:
         inputs: Sequence[tuple[Part, Piece]],
         bias: Piece | None,
         once: bool,
-    ) -> tuple[str, bool]:
-        """One part of ``M x + b`` as an expression, and whether it differs from row to row.
+    ) -> str:
+        """One part of ``M x + b`` as an expression, but for products of tiles; empty if it is made of those alone.
 
         Args:
             index: the number of the constant M.
             strides: how far the lines, and the columns, of M are from the next in memory.
-            inputs: the parts of x.
+            inputs: the parts of x that are not zero.
             once: x is made of constants.
         """
         tile = result.padded > 0
         terms = [] if bias is None else [bias.beside(tile)]
-        used = [(part, piece) for part, piece in inputs if piece.number != 0.0]
-        terms += [self._product(index, strides, result, part, piece, once) for part, piece in used]
-        if not used and (bias is None or bias.is_tile != tile):
+        terms += [
+            self._term(index, strides, result, part, piece, once)
+            for part, piece in inputs
+            if not self.multiplies(result, piece)
+        ]
+        if not inputs and (bias is None or bias.is_tile != tile):
             terms.append(f"tl.full([{f'1, {result.padded}' if tile else ''}], 0.0, {self.dtype})")
-        rows = any(piece.rows for _, piece in used) or (bias is not None and bias.rows)
-        return " + ".join(terms), rows
+        return " + ".join(terms)
 
-    def _product(
-        self, index: int, strides: tuple[int, int], result: Part, part: Part, piece: Piece, once: bool
-    ) -> str:
+    @staticmethod
+    def multiplies(result: Part, piece: Piece) -> bool:
+        """Whether what a piece of x adds to a part of the result is a product of tiles."""
+        return result.padded > 0 and piece.is_tile and piece.rows
+
+    def product(self, index: int, strides: tuple[int, int], result: Part, part: Part, piece: Piece, once: bool) -> str:
+        """That product."""
+        line, column = strides
+        block = self.reader.block(index, (part, column), (result, line), once)
+        precision = "ieee" if self.dtype == "tl.float64" else self.settings.precision
+        return f'tl.dot({piece.masked()}, {block}, input_precision="{precision}", out_dtype={self.dtype})'
+
+    def _term(self, index: int, strides: tuple[int, int], result: Part, part: Part, piece: Piece, once: bool) -> str:
         line, column = strides
         if piece.is_tile:
             if not result.padded:
                 weights = self.reader.vector(index, part, once, column, result.first * line).name
                 product = f"{piece.masked()} * {weights}"
                 return f"tl.sum({product}, 1)" if piece.rows else f"tl.sum({product})"
-            if not piece.rows:
-                block = self.reader.block(index, (result, line), (part, column), once)
-                return f"tl.sum({block} * {piece.masked()}, 1)[None, :]"
-            block = self.reader.block(index, (part, column), (result, line), once)
-            precision = "ieee" if self.dtype == "tl.float64" else self.settings.precision
-            return f'tl.dot({piece.masked()}, {block}, input_precision="{precision}", out_dtype={self.dtype})'
+            block = self.reader.block(index, (result, line), (part, column), once)
+            return f"tl.sum({block} * {piece.masked()}, 1)[None, :]"
         weights = self._column_weights(index, strides, result, part, once)
         if piece.number == 1.0:
             return weights

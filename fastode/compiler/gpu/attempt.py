@@ -1,23 +1,20 @@
 """The text of one Runge-Kutta step.
 
-The stages are a loop of the kernel, not written out: the field's code is there once, which is what the instruction cache and
-the compiler can hold.
+The stages are a loop of the kernel, not written out: the field's code is there once, which is what the instruction
+cache and the compiler can hold.
 """
 
 from __future__ import annotations
 
 from .field import Field, indented
-from .settings import Settings
 from .slopes import ERROR, Slopes
 
 
-def stage_loop(
-    field: Field, slopes: Slopes, settings: Settings, first: int, step: str, float32_times: bool = False
-) -> list[str]:
+def stage_loop(field: Field, slopes: Slopes, first: int, step: str, float32_times: bool = False) -> list[str]:
     """Lines that compute the slopes from number ``first`` on; ``s`` is then the state at the last stage.
 
-    They take the times ``t``, ``dt`` and ``t1`` in float64, the float64 ``nodes``, the state ``y`` and the slopes before
-    ``first``.
+    They take the times ``t``, ``dt`` and ``t1`` in float64, the float64 ``nodes``, the state ``y`` and the slopes
+    before ``first``.
 
     Args:
         step: the signed step in the state's type, ``h`` or, if rows have steps of their own, ``{h}``.
@@ -37,7 +34,7 @@ def stage_loop(
         *slopes.begin(first),
         # the loop carries the state at a stage out
         *state.each("s", "{y}", ["y"]),
-        f"for stage in tl.range({first}, stages, disable_licm={not settings.keep_matrices}):",
+        f"for stage in tl.range({first}, stages, disable_licm=True):",
         *indented(body),
     ]
 

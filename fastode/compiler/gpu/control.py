@@ -4,8 +4,8 @@ Every argument is a vector [ROWS] of float64 (status and counters int32), but fo
 
     order, safety, factor_min, factor_max, dt_min, dt_max, and the filter's three exponents divided by the order.
 
-A number beside an operator takes the tensor's type, but one in a comparison becomes float32: those are exact, or made by
-``tl.full``.
+A number beside an operator takes the tensor's type, but one in a comparison becomes float32: those are exact, or made
+by ``tl.full``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from ...kernels import row_state
+from ...kernels.triton.arithmetic import clamp, power
 
 RUNNING = tl.constexpr(row_state.RUNNING)
 FINISHED = tl.constexpr(row_state.FINISHED)
@@ -25,70 +26,11 @@ LEAST_SHARE = tl.constexpr(row_state.LEAST_SHARE)
 
 
 @triton.jit
-def _clamp(x, low, high):  # type: ignore[no-untyped-def]
-    """NaN stays NaN."""
-    return tl.where(x < low, low, tl.where(x > high, high, x))
-
-
-@triton.jit
-def _log2(x):  # type: ignore[no-untyped-def]
-    """log2 of a positive finite float64, by the formulas of csrc/include/fastode/power.h."""
-    subnormal = x < tl.full([], 2.2250738585072014e-308, tl.float64)
-    shift = tl.where(subnormal, tl.full([], 54.0, tl.float64), tl.full([], 0.0, tl.float64))
-    bits = tl.where(subnormal, x * 18014398509481984.0, x).to(tl.int64, bitcast=True)
-    biased = ((bits - 0x3FE6A09E667F3BCD + 0x4000000000000000) >> 52) & 0xFFF
-    k = (biased | 0x4330000000000000).to(tl.float64, bitcast=True) - 4503599627371520.0 - shift
-    m = (bits - (biased << 52) + 0x4000000000000000).to(tl.float64, bitcast=True)
-    s = (m - 1.0) / (m + 1.0)
-    z = s * s
-    p = (1.0 / 21.0) * z + 1.0 / 19.0
-    p = p * z + 1.0 / 17.0
-    p = p * z + 1.0 / 15.0
-    p = p * z + 1.0 / 13.0
-    p = p * z + 1.0 / 11.0
-    p = p * z + 1.0 / 9.0
-    p = p * z + 1.0 / 7.0
-    p = p * z + 1.0 / 5.0
-    p = p * z + 1.0 / 3.0
-    p = p * z + 1.0
-    return k + 2.8853900817779268 * s * p
-
-
-@triton.jit
-def _exp2(y):  # type: ignore[no-untyped-def]
-    """2^y with y cut at +-1020, by the formulas of csrc/include/fastode/power.h."""
-    cut = _clamp(y, -1020.0, 1020.0)
-    rounded = cut + 6755399441055744.0
-    f = (cut - (rounded - 6755399441055744.0)) * 0.69314718055994531
-    p = (1.0 / 6227020800.0) * f + 1.0 / 479001600.0
-    p = p * f + 1.0 / 39916800.0
-    p = p * f + 1.0 / 3628800.0
-    p = p * f + 1.0 / 362880.0
-    p = p * f + 1.0 / 40320.0
-    p = p * f + 1.0 / 5040.0
-    p = p * f + 1.0 / 720.0
-    p = p * f + 1.0 / 120.0
-    p = p * f + 1.0 / 24.0
-    p = p * f + 1.0 / 6.0
-    p = p * f + 0.5
-    p = p * f + 1.0
-    p = p * f + 1.0
-    scale = ((rounded.to(tl.int64, bitcast=True) << 52) + 0x3FF0000000000000).to(tl.float64, bitcast=True)
-    return p * scale
-
-
-@triton.jit
-def _power(x, e):  # type: ignore[no-untyped-def]
-    """x^e of a positive finite x; anything else gives a meaningless number."""
-    return _exp2(e * _log2(x))
-
-
-@triton.jit
 def propose_rows(t, t_end, size, status, attempts, rule, max_steps):  # type: ignore[no-untyped-def]
     """The next attempt of the running rows, cut at their ends: ``(t1, dt, size, status)``."""
     running = status == RUNNING
     left = t_end - t
-    size = tl.where(running, _clamp(size, tl.load(rule + 4), tl.load(rule + 5)), size)
+    size = tl.where(running, clamp(size, tl.load(rule + 4), tl.load(rule + 5)), size)
     cut = size >= tl.abs(left)
     dt = tl.where(cut, left, tl.where(left < 0.0, -size, size))
     t1 = tl.where(cut, t_end, t + dt)
@@ -124,11 +66,11 @@ def control_rows(  # type: ignore[no-untyped-def]
     least_share = tl.full([], LEAST_SHARE, tl.float64)
     hopeless = running & broken & (shortest | (tried <= least_share * tl.abs(t_end - t)))
 
-    wanted = safety * _power(err, tl.where(accept, -f0, -1.0 / tl.load(rule)))
+    wanted = safety * power(err, tl.where(accept, -f0, -1.0 / tl.load(rule)))
     if f1 != 0.0:
-        wanted *= tl.where(accept, _power(last, -f1), 1.0)
+        wanted *= tl.where(accept, power(last, -f1), 1.0)
     if f2 != 0.0:
-        wanted *= tl.where(accept, _power(before, -f2), 1.0)
+        wanted *= tl.where(accept, power(before, -f2), 1.0)
     smallest, largest = tried * factor_min, tried * factor_max
     largest = tl.where(accept & (size > largest), size, largest)
     next_size = tried * wanted
@@ -165,7 +107,7 @@ def choose_first(step, slope_norm, change_norm, span, rule):  # type: ignore[no-
     flat = 0.001 * step
     least = tl.full([], 1e-6, tl.float64)
     flat = tl.where(flat < least, least, flat)
-    curved = _power(0.01 / larger, 1.0 / tl.load(rule))
+    curved = power(0.01 / larger, 1.0 / tl.load(rule))
     size = tl.where(larger <= tl.full([], 1e-15, tl.float64), flat, curved)
     size = tl.where(size < 100.0 * step, size, 100.0 * step)
     return tl.where(span == 0.0, 1.0, size)

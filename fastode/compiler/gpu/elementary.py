@@ -1,7 +1,7 @@
 """Elementary functions that Triton lacks, or has less accurately, for float32 and float64.
 
-Nothing here is a library call or assembly, so that the interpreter runs them too. NaN stays NaN, and no intermediate result
-overflows where the value does not.
+Nothing here calls a library that Triton's interpreter lacks. NaN stays NaN, and no intermediate result overflows where
+the value does not.
 
 =======================  ==============================================================  ==================
 function                 algorithm (n is an integer)                                     error in ulp below
@@ -17,9 +17,11 @@ soft_plus                max(x, 0) + log(1 + exp(-|x|))                         
 power_of                 exp2(y log2(|x|)) in float64                                    1         *
 =======================  ==============================================================  ========  ========
 
-``*`` of float64: relative error 2e-16 (2 + |y log2(x)|). Sine, cosine, logarithm and error function are Triton's own, which
-are those of the device's library: at most 2 ulp. Reference for the logarithm: Higham, "Accuracy and Stability of Numerical
-Algorithms", 2nd ed. (2002), section 1.14.1.
+``*`` of float64: relative error 2e-16 (2 + |y log2(x)|). To the errors in float32 of ``hyperbolic_tangent`` and
+``logistic`` a device adds those of its fast quotient and power of two, 2 ulp. Sine, cosine, logarithm and error
+function are Triton's own, which are those of the device's library: at most 2 ulp.
+
+Reference for the logarithm: Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. (2002), section 1.14.1.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# A number beside an operator takes the tensor's type; one in a comparison or a call becomes float32, and so must be exact there.
+# A number beside an operator takes the tensor's type; one in a comparison or a call becomes float32, and so must be
+# exact there.
 
 
 @triton.jit
@@ -61,9 +64,9 @@ def _within(x, low, high):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _power_of_two(n, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
+def _power_of_two(n):  # type: ignore[no-untyped-def]
     """``2^n`` of an integral ``n`` within the exponents of normal numbers."""
-    if dtype == tl.float64:
+    if n.dtype == tl.float64:
         return ((n.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
     else:
         return ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
@@ -73,8 +76,8 @@ def _power_of_two(n, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
 def _nearest_power(x):  # type: ignore[no-untyped-def]
     """``n`` and ``exp(r) - 1`` of ``x = n ln 2 + r`` with ``|r| <= ln 2 / 2``, for an ``x`` with a small ``n``.
 
-    ``n`` times the high part of ln 2 is exact. The polynomials are minimax fits of ``(exp(r) - 1 - r) / r^2``, those of the
-    CPU engine.
+    ``n`` times the high part of ln 2 is exact. The polynomials are minimax fits of ``(exp(r) - 1 - r) / r^2``, those of
+    the CPU engine.
     """
     if x.dtype == tl.float64:
         n = tl.floor(x * 1.4426950408889634 + 0.5)
@@ -109,7 +112,7 @@ def exponential(x):  # type: ignore[no-untyped-def]
         n, p = _nearest_power(_within(x, -104.0, 89.0))
         # 2^n alone may be too large or too small where the result is not
         half = tl.floor(n * 0.5)
-        return (p + 1.0) * _power_of_two(half, tl.float32) * _power_of_two(n - half, tl.float32)
+        return (p + 1.0) * _power_of_two(half) * _power_of_two(n - half)
 
 
 @triton.jit
@@ -120,7 +123,7 @@ def exponential_minus_one(x):  # type: ignore[no-untyped-def]
     else:
         n, p = _nearest_power(_within(x, -20.0, 89.0))
     # half of it, as 2^n may be beyond the range where the result is not
-    scale = _power_of_two(n - 1.0, x.dtype)
+    scale = _power_of_two(n - 1.0)
     half = p * scale + (scale - 0.5)
     return tl.where(n == 0.0, p, half + half)
 
@@ -140,7 +143,7 @@ def hyperbolic_tangent(x):  # type: ignore[no-untyped-def]
     a = tl.abs(x)
     if x.dtype == tl.float64:
         n, p = _nearest_power(2.0 * _within(a, 0.0, 20.0))
-        scale = _power_of_two(n, tl.float64)
+        scale = _power_of_two(n)
         y = (p * scale + (scale - 1.0)) / (p * scale + (scale + 1.0))
     else:
         z = x * x

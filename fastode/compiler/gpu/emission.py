@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..program import Kind, Op, Program, kinds
+from ..program import Kind, Op, Program, kinds, needed_for
 from .affine import Affine
 from .expressions import EXPRESSIONS, POWERS, UNBOUNDED, number_text
 from .layout import Layout, Part, runs
@@ -58,17 +58,22 @@ def emit(
     settings: Settings,
     dtype: str,
     prefix: str = "v",
+    values: Sequence[int] | None = None,
+    pointer: str = "constant",
 ) -> Emitted:
     """The source of a program.
 
     Args:
         dtype: of the state, as Triton names it.
         prefix: of the variables' names; that of two programs in one kernel must differ.
+        values: that are computed, and stand in ``Emitted.outputs``; None for the outputs of the program.
+        pointer: of what ``body`` reads, see :class:`.matrices.Reader`.
 
     Raises:
         NotFused: the program needs what tiles cannot do.
     """
-    return _Emission(program, layout, inputs, settings, dtype, prefix).result()
+    outputs = program.outputs if values is None else values
+    return _Emission(program, layout, inputs, settings, dtype, prefix, pointer).result(outputs)
 
 
 class _Emission:
@@ -80,6 +85,7 @@ class _Emission:
         settings: Settings,
         dtype: str,
         prefix: str,
+        pointer: str,
     ) -> None:
         self.program, self.layout, self.inputs = program, layout, inputs
         self.dtype, self.prefix = dtype, prefix
@@ -88,14 +94,15 @@ class _Emission:
         self.early = {i for v, op in enumerate(program.ops) if self.kinds[v] == Kind.CONSTANT for i in op.inputs}
         self.before: list[str] = []
         self.body: list[str] = []
-        self.reader = Reader(settings, prefix, self.before, self.body)
+        self.reader = Reader(prefix, self.before, self.body, pointer, settings.keep_vectors)
         self.affine = Affine(self.reader, settings, dtype)
         self.pieces: list[list[Piece]] = []
 
-    def result(self) -> Emitted:
+    def result(self, values: Sequence[int]) -> Emitted:
+        needed = needed_for(self.program, values)
         for v, op in enumerate(self.program.ops):
-            self.pieces.append(self._value(v, op))
-        outputs = [self.pieces[v] for v in self.program.outputs]
+            self.pieces.append(self._value(v, op) if v in needed else [])
+        outputs = [self.pieces[v] for v in values]
         return Emitted(self.before, self.body, outputs, sorted(self.reader.constants))
 
     def _value(self, v: int, op: Op) -> list[Piece]:
@@ -168,9 +175,7 @@ class _Emission:
             count = f"tl.sum({self.inputs.live}.to({self.dtype}))"
             name = self._assign(v, n, f"{piece.name} * {count}")
         elif piece.is_tile:
-            name = self._assign(
-                v, n, f"tl.sum(tl.where({self.inputs.live}[:, None], {piece.name}, 0.0), 0)[None, :]"
-            )
+            name = self._assign(v, n, f"tl.sum(tl.where({self.inputs.live}[:, None], {piece.name}, 0.0), 0)[None, :]")
         else:
             name = self._assign(v, n, f"tl.sum(tl.where({self.inputs.live}, {piece.name}, 0.0))")
         return Piece(name, piece.width, piece.padded, False, piece.clean)
@@ -179,15 +184,27 @@ class _Emission:
         index, transposed = op.data
         (x, *bias) = op.inputs
         width = self.program.ops[x].width
-        found = []
         strides = (1, op.width) if transposed else (width, 1)
-        parts = list(zip(self.layout.parts(x), self.pieces[x], strict=True))
-        for n, part in enumerate(self.layout.parts(v)):
-            moved = self.pieces[bias[0]][n] if bias else None
-            expression, rows = self.affine.part(index, strides, part, parts, moved, self.kinds[v] == Kind.CONSTANT)
+        once = self.kinds[v] == Kind.CONSTANT
+        parts = zip(self.layout.parts(x), self.pieces[x], strict=True)
+        inputs = [(part, piece) for part, piece in parts if piece.number != 0.0]
+        results = self.layout.parts(v)
+        moved = self.pieces[bias[0]] if bias else [None] * len(results)
+        begun = [
+            self.affine.begin(index, strides, part, inputs, b, once) for part, b in zip(results, moved, strict=True)
+        ]
+        names = [self._assign(v, n, text) if text else "" for n, text in enumerate(begun)]
+        # a tile takes many registers while it is multiplied: all its products come before those of the next
+        for part, piece in inputs:
+            for n, result in enumerate(results):
+                if self.affine.multiplies(result, piece):
+                    product = self.affine.product(index, strides, result, part, piece, once)
+                    names[n] = self._assign(v, n, f"{names[n]} + {product}" if names[n] else product)
+        found = []
+        for result, b, name in zip(results, moved, names, strict=True):
+            rows = any(piece.rows for _, piece in inputs) or (b is not None and b.rows)
             # the padding is the sum of products with zeros, which need not be zero where a feature is not finite
-            name = self._assign(v, n, expression)
-            found.append(Piece(name, part.width, part.padded, rows, part.width == part.padded))
+            found.append(Piece(name, result.width, result.padded, rows, result.width == result.padded))
         return found
 
     def _elementwise(self, v: int, op: Op, n: int, part: Part) -> Piece:

@@ -44,6 +44,5 @@ def evaluate(
     """
     out = torch.empty_like(y)
     if len(y):
-        run = program.kernel(_kernel)
-        run[program.grid(len(y))](y, t, out, len(y), *program.inputs(arguments, constants), **program.launch)
+        program.run(program.kernel(_kernel), len(y), y, t, out, len(y), *program.inputs(arguments, constants))
     return out

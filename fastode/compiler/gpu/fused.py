@@ -19,15 +19,21 @@ from .slopes import InMemory, slopes_of
 class FusedProgram:
     """A program with one output, for states of one dtype.
 
-    A kernel is compiled for a program, dtype, number of stages and settings, whatever the batch, the tolerances and times.
+    A kernel is compiled for a program, dtype, number of stages and settings, whatever the batch, the tolerances and
+    times.
 
     Args:
         shared_time: all rows are at the same time (lockstep and grids), else each at its own.
         settings: None for those of :func:`.configurations.settings_for`.
 
+    Attributes:
+        is_amd: whether the device is one of AMD's.
+
     Raises:
         NotFused: tiles cannot hold a value, or do not do what the program needs.
     """
+
+    is_amd = torch.version.hip is not None
 
     def __init__(
         self, program: Program, dtype: torch.dtype, shared_time: bool, settings: Settings | None = None
@@ -45,9 +51,10 @@ class FusedProgram:
 
     def kernel(self, make: Callable[..., Any], *key: Any) -> Any:
         """The kernel ``make(field, settings, *key)``, made once."""
-        known = self._kernels.get((make, *key))
+        name = (make, *key)
+        known = self._kernels.get(name)
         if known is None:
-            known = self._kernels[make, *key] = make(self.field, self.settings, *key)
+            known = self._kernels[name] = make(self.field, self.settings, *key)
         return known
 
     def inputs(self, arguments: Sequence[Tensor], constants: Sequence[Tensor]) -> list[Tensor]:
@@ -69,7 +76,22 @@ class FusedProgram:
         shape = (*self.grid(rows), stages, slopes.width * self.settings.rows)
         return [torch.empty(shape, dtype=self.dtype, device=device)]
 
+    def run(self, kernel: Any, rows: int, *args: Any) -> None:
+        """Launch a kernel for ``rows`` rows, on the device and the stream of its first argument."""
+        with torch.cuda.device_of(args[0]):
+            kernel[self.grid(rows)](*args, **self.launch)
+
     @property
     def launch(self) -> dict[str, int]:
         """Keywords of every launch."""
-        return {"ROWS": self.settings.rows, "num_warps": self.settings.warps, "num_stages": 1}
+        return launch_keywords(self.settings, self.is_amd)
+
+
+def launch_keywords(settings: Settings, is_amd: bool) -> dict[str, int]:
+    """Keywords of a launch for tiles of rows."""
+    keywords = {"ROWS": settings.rows, "num_stages": 1}
+    if is_amd:
+        # of 64 threads; more than four of them have fewer registers each
+        return {**keywords, "num_warps": min(4, settings.warps)}
+    # left to itself, ptxas spills registers rather than have fewer blocks at a time
+    return {**keywords, "num_warps": settings.warps, "maxnreg": 255}

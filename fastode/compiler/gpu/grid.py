@@ -32,7 +32,7 @@ def _kernel(field: Field, settings: Settings, stages: int, float32_times: bool, 
         "dt = t1 - t",
         f"h = dt.to({state.dtype})",
         *(state.store(state.names("y"), _place("recorded_states", "step", state)) if record else []),
-        *stage_loop(field, slopes, settings, 0, "h", float32_times),
+        *stage_loop(field, slopes, 0, "h", float32_times),
         *slopes.sum(WEIGHTS),
         *state.each("change", "h * {sum}", ["sum"]),
         *_outputs(state, "step", "{y} + x * {change}", ["y", "change"]),
@@ -105,13 +105,13 @@ def solve_grid(
     points = torch.tensor(steps.points, dtype=torch.float64, device=y.device)
     output_step = torch.tensor(steps.output_step, dtype=torch.int64, device=y.device)
     output_x = torch.tensor(steps.output_x, dtype=torch.float64, device=y.device)
-    run = program.kernel(_kernel, tableau.stages, float32_times, record is not None)
-    run[program.grid(rows)](
+    program.run(
+        program.kernel(_kernel, tableau.stages, float32_times, record is not None),
+        rows,
         *(y, numbers.nodes, numbers.lines, points, output_step, output_x, out, last),
         *program.slopes(rows, tableau.stages, y.device),
         *(() if record is None else (record,)),
         *(rows, tableau.stages, n_steps, len(steps.output_step)),
         *program.inputs(arguments, constants),
-        **program.launch,
     )
     return last

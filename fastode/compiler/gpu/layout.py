@@ -1,15 +1,17 @@
 """Which features of a value are kept together: as a column of one feature, or as a tile of several.
 
-The features of every value are cut into consecutive parts. A part of one feature is a *column*, [ROWS]; a wider one is a
-*tile*, [ROWS, P] with P a power of two of 16 at least. Values that meet feature by feature are cut at the same places.
-A gather then only renames parts, and an affine map is a sum over pairs of parts, so that neither ever moves features
-between tiles. Narrow parts are cut into columns, for which sums and gathers are free and products are plain arithmetic.
+The features of every value are cut into consecutive parts. A part of one feature is a *column*, [ROWS]; a wider one is
+a *tile*, [ROWS, P] with P a power of two of 16 at least. Values that meet feature by feature are cut at the same
+places. A gather then only renames parts, and an affine map is a sum over pairs of parts, so that neither ever moves
+features between tiles. Narrow parts are cut into columns, for which sums and gathers are free and products are plain
+arithmetic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..elementwise import ELEMENTWISE
 from ..program import Program
@@ -89,6 +91,9 @@ class Layout:
         self.widest = widest
         self._cuts: list[set[int]] = [set() for _ in program.ops]
         self._ties = list(ties)
+        for tie in ties:
+            self._cut(tie.value, tie.first, tie.first + tie.count)
+            self._cut(tie.other, tie.other_first, tie.other_first + tie.count)
         for v in range(len(program.ops)):
             self._connect(v)
         self._settle()
@@ -100,7 +105,7 @@ class Layout:
         """In order."""
         width = self.program.ops[value].width
         ends = [0, *sorted(self._cuts[value]), width]
-        return [Part(a, b - a) for a, b in zip(ends, ends[1:], strict=False)]
+        return [Part(a, b - a) for a, b in pairwise(ends)]
 
     def _connect(self, v: int) -> None:
         op, ops = self.program.ops[v], self.program.ops

@@ -16,23 +16,23 @@ class Settings:
     """Settings of a kernel.
 
     Attributes:
-        rows: of a tile, a power of two; 16 at least where tiles are multiplied by matrices.
+        rows: of a tile, a power of two.
         warps: that share a tile.
-        precision: of the products of float32 tiles with matrices: "ieee", or on tensor cores "tf32x3" (three products, nearly
-            as exact) or "tf32" (relative error 5e-4).
-        keep_vectors: constant vectors stay in registers for the whole solve, instead of being read at every stage.
-        keep_matrices: so do the matrices of products of tiles.
+        precision: of the products of float32 tiles with matrices: "ieee", or on tensor cores "tf32x3" (three products,
+            nearly as exact) or "tf32" (relative error 5e-4).
         tile: features of a tile; wider values are several.
         slopes_in_memory: see :mod:`.slopes`.
+        keep_vectors: constant vectors stay in registers too, instead of being read at every stage.
+        keep_gradients: sums of gradients stay in registers for a whole sweep, see :mod:`.gradients`.
     """
 
-    rows: int = 16
+    rows: int = 8
     warps: int = 4
     precision: str = "ieee"
-    keep_vectors: bool = True
-    keep_matrices: bool = False
     tile: int = 32
     slopes_in_memory: bool = False
+    keep_vectors: bool = True
+    keep_gradients: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

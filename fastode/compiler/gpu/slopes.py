@@ -1,7 +1,7 @@
 """Where the slopes of a step are: in registers, or in memory of the tile's own, which the cache holds.
 
-Slope j of a state's part n is ``k{j}_{n}`` in registers. A loop over the stages cannot index variables, so all of them are
-rewritten at every stage, each where the stage is its own: right for few features and stages. In memory they cost no
+Slope j of a state's part n is ``k{j}_{n}`` in registers. A loop over the stages cannot index variables, so all of them
+are rewritten at every stage, each where the stage is its own: right for few features and stages. In memory they cost no
 registers, whatever their number.
 """
 
@@ -22,8 +22,8 @@ WEIGHTS, ERROR, MIDPOINT = range(3)
 class Slopes(ABC):
     """The slopes of a step.
 
-    ``coefficients`` of the kernel points at the tableau in the state's type: the lines of ``a``, S numbers each, then ``b``,
-    the weights of the error and those of the midpoint.
+    ``coefficients`` of the kernel points at the tableau in the state's type: the lines of ``a``, S numbers each, then
+    ``b``, the weights of the error and those of the midpoint.
     """
 
     state: State

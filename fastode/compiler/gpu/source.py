@@ -52,10 +52,19 @@ def kernel(name: str, parameters: Sequence[str], text: str, fixed: Sequence[str]
     Raises:
         NotFused: Triton is not installed.
     """
+    return _compiled(name, _source(name, parameters, text), tuple(fixed), tuple(unaligned))
+
+
+def _source(name: str, parameters: Sequence[str], text: str) -> str:
+    return f"def {name}(\n    " + ",\n    ".join(parameters) + f",\n):\n{text}"
+
+
+@cache
+def _compiled(name: str, source: str, fixed: tuple[str, ...], unaligned: tuple[str, ...]) -> Any:
+    """Programs with the same source share their kernels, and what Triton compiles for them."""
     vocabulary = _vocabulary()
     import triton
 
-    source = f"def {name}(\n    " + ",\n    ".join(parameters) + f",\n):\n{text}"
     filename = f"<fastode {name} {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     # no time of modification: the entry is never checked against a file
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)

@@ -1,7 +1,7 @@
 """Where a solve of rows begins: every row's first slope and, where it is not given, its first step.
 
-Reference: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", II.4, p. 169; the trial step does not leave
-the row's span.
+Reference: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", II.4, p. 169; the trial step does not
+leave the row's span.
 """
 
 from __future__ import annotations
@@ -48,9 +48,15 @@ def kernel(field: Field, settings: Settings) -> Any:
         *indented(stage),
         *state.store(state.names("k"), of_rows("slope", features)),
         "if evaluations > 1:",
-        f"    given = tl.load({of_rows('size')}, mask=live, other=1.0)",
-        "    chosen = choose_first(step, slope_norm, change_norm, span, rule)",
-        f"    tl.store({of_rows('size')}, chosen, mask=live & (given != given))",
+        *indented(
+            [
+                f"given = tl.load({of_rows('size')}, mask=live, other=1.0)",
+                "chosen = choose_first(step, slope_norm, change_norm, span, rule)",
+                # several threads read what one of them writes
+                "tl.debug_barrier()",
+                f"tl.store({of_rows('size')}, chosen, mask=live & (given != given))",
+            ]
+        ),
     ]
     pointers = ["y", "slope", "t", "t_end", "size", "rtol", "atol", "rule"]
     numbers = ["count", "row_stride", "feature_stride", "evaluations"]

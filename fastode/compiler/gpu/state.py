@@ -34,9 +34,7 @@ class State:
 
     def pieces(self, name: str) -> list[Piece]:
         """The variables, whose padding may be anything."""
-        return [
-            Piece(f"{name}_{n}", p.width, p.padded, True, p.width == p.padded) for n, p in enumerate(self.parts)
-        ]
+        return [Piece(f"{name}_{n}", p.width, p.padded, True, p.width == p.padded) for n, p in enumerate(self.parts)]
 
     def load(self, name: str, address: str, mask: str = "live") -> list[str]:
         """Lines that read a vector from ``address``, the places [ROWS] of the rows' first features."""
@@ -59,7 +57,8 @@ class State:
         """Lines ``name = expression`` for every part.
 
         Args:
-            expression: with ``{x}`` for each name of ``vectors``, which are of the state's layout, and of ``per_row``, which
+            expression: with ``{x}`` for each name of ``vectors``, which are of the state's layout, and of ``per_row``,
+                which
                 are vectors [ROWS].
         """
         lines = []

@@ -1,7 +1,7 @@
 """One attempt of an adaptive step that all rows take together; its caller has the controller.
 
-    y1 = y + dt sum_j b_j k_j,   y_mid = y + dt sum_j b_mid_j k_j,
-    sums[tile, part] = sum over the rows of the tile and the features of the part of (error / (atol + rtol max(|y|, |y1|)))^2
+y1 = y + dt sum_j b_j k_j,   y_mid = y + dt sum_j b_mid_j k_j, sums[part, tile] = sum over the rows of the tile and the
+features of the part of (error / (atol + rtol max(|y|, |y1|)))^2
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _kernel(field: Field, settings: Settings, stages: int, ends: tuple[int, ...]
         *slopes.set_first(state.names("start")),
         *[f"{x} = tl.load({x}_of_step)" for x in ("t", "dt", "t1")],
         f"h = dt.to({state.dtype})",
-        *stage_loop(field, slopes, settings, 1, "h"),
+        *stage_loop(field, slopes, 1, "h"),
         *scaled_error(field, slopes, "h"),
         *slopes.sum(MIDPOINT),
         *state.each("middle", "{y} + h * {sum}", ["y", "sum"]),
@@ -43,11 +43,11 @@ def _kernel(field: Field, settings: Settings, stages: int, ends: tuple[int, ...]
         *state.store(state.names("s"), of_rows("y1", width)),
         *state.store(state.names("final"), of_rows("last_slope", width)),
         *state.store(state.names("middle"), of_rows("y_mid", width)),
-        "sums_of_tile = sums + tl.program_id(0) * " + str(len(ends)),
+        "sums_of_tile = sums + tl.program_id(0)",
     ]
     for n, (start, end) in enumerate(zip((0, *ends), ends, strict=False)):
         squares = f"tl.where(live, {state.sum_of_squares('error', start, end)}, 0.0)"
-        lines.append(f"tl.store(sums_of_tile + {n}, tl.sum({squares}.to(tl.float64), 0))")
+        lines.append(f"tl.store(sums_of_tile + {n} * tl.num_programs(0), tl.sum({squares}.to(tl.float64), 0))")
     pointers = ["y", "first_slope", "y1", "last_slope", "y_mid", "sums", "rtol", "atol", "nodes", "coefficients"]
     pointers += [*(f"{x}_of_step" for x in ("t", "dt", "t1")), *slopes.parameters]
     numbers = ["count", "row_stride", "feature_stride", "stages"]
@@ -61,7 +61,7 @@ class Attempt:
 
     Attributes:
         y1, last_slope, y_mid: [R, features]; the state and slope at its end, and the state half way, of dense output.
-        sums: [tiles, parts] float64; of the squared error in units of the tolerance.
+        sums: [parts * tiles] float64; of the squared error in units of the tolerance, part by part.
     """
 
     y1: Tensor
@@ -101,18 +101,18 @@ def attempt_step(
     rows, stages = len(y), tableau.stages
     (tiles,) = program.grid(rows)
     if into is None:
-        sums = torch.empty((tiles, len(parts)), dtype=torch.float64, device=y.device)
+        sums = torch.empty(len(parts) * tiles, dtype=torch.float64, device=y.device)
         into = Attempt(torch.empty_like(y), torch.empty_like(y), torch.empty_like(y), sums)
     if not rows:
         return into
     numbers = coefficients_of(tableau, program.dtype, y.device)
     strides = (program.features, 1) if tolerances[0].numel() > 1 else (0, 0)
-    run = program.kernel(_kernel, stages, tuple(parts))
-    run[(tiles,)](
+    program.run(
+        program.kernel(_kernel, stages, tuple(parts)),
+        rows,
         *(y, first_slope, into.y1, into.last_slope, into.y_mid, into.sums, *tolerances),
         *(numbers.nodes, numbers.lines, *times, *program.slopes(rows, stages, y.device)),
         *(rows, *strides, stages),
         *program.inputs(arguments, constants),
-        **program.launch,
     )
     return into

@@ -50,10 +50,10 @@ def _dense_output(y, y1, slopes, at, mask, x, dt, MID: tl.constexpr):
 
 @triton.jit(do_not_specialize=["rows", "n_due", "out_row", "out_time", "kept"])
 def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr, due_ptr, out_ptr, places_ptr,
-                  kept_ptr, log_ptr,
+                  kept_ptr, log_ptr, middle_ptr,
                   count, columns, rows, n_due, out_row, out_time, kept,
                   MID: tl.constexpr, SHARED: tl.constexpr, PLACED: tl.constexpr, KEEP: tl.constexpr,
-                  BLOCK: tl.constexpr):  # fmt: skip
+                  MIDDLE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """``KEEP`` (one shared step only): it goes to place ``n_accepted - 1 - kept`` of ``kept_ptr`` and ``log_ptr``."""
     begin = tl.program_id(0).to(tl.int64) * BLOCK
     at = begin + tl.arange(0, BLOCK)
@@ -97,7 +97,11 @@ def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr,
                 passed = accept & (index < last)
                 due = tl.load(due_ptr + row * n_due + index, mask=passed, other=0.0)
                 x = tl.where(due == t1, 1.0, (due - t) / dt)
-                value = tl.where(x == 1.0, y1, _dense_output(y, y1, slopes, at, mask, x, dt, MID))
+                value = _dense_output(y, y1, slopes, at, mask, x, dt, MID)
+                if MIDDLE:
+                    change = working(tl.load(middle_ptr + at, mask=mask, other=0.0)) - y
+                    value += (16.0 * x * x * (1.0 - x) * (1.0 - x)).to(y.dtype) * change
+                value = tl.where(x == 1.0, y1, value)
                 value = value.to(out_ptr.dtype.element_ty)
                 tl.store(out_ptr + target + index * out_time, value, mask=inside & passed)
         tl.store(y_ptr + at, new, mask=mask)
@@ -114,6 +118,7 @@ def commit(
     mid_weights: Sequence[float],
     places: Tensor | None = None,
     kept: tuple[Tensor, Tensor, int] | None = None,
+    middle: Tensor | None = None,
 ) -> None:
     """Outputs of the attempt just judged, then ``y`` and ``slopes[0]`` move on, in the rows that accepted it.
 
@@ -125,6 +130,7 @@ def commit(
         kept: where accepted steps go (one shared step only): their states at the start, [capacity, ...], and numbers,
             [capacity, 5] float64 (start, size, end, first output and that after the last); and how many went elsewhere
             before.
+        middle: the state half way, where ``slopes`` are only the first and the last; or None.
     """
     count, rows = y.numel(), len(state)
     if not count:
@@ -133,8 +139,9 @@ def commit(
     commit_kernel[(cdiv(count, BLOCK),)](
         y, y1, slopes[0], tuple(slopes), state.reals, state.counts, state.due, out,
         state.counts if places is None else places, y if kept is None else kept[0],
-        state.reals if kept is None else kept[1],
+        state.reals if kept is None else kept[1], y if middle is None else middle,
         count, count // rows, rows, state.due.shape[1], out.stride(0), out.stride(1),
         0 if kept is None else kept[2], MID=tuple(mid_weights) or (0.0,) * len(slopes), SHARED=shared,
-        PLACED=places is not None, KEEP=kept is not None, BLOCK=BLOCK, num_warps=4 if shared else 8,
+        PLACED=places is not None, KEEP=kept is not None, MIDDLE=middle is not None, BLOCK=BLOCK,
+        num_warps=4 if shared else 8,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..reference.finish import Tolerance
 from .arithmetic import nan_max, working
-from .launch import cdiv, tile
+from .launch import WIDEST, cdiv, tile
 
 #: tiles of a row that one program adds up
 TILES = 4
@@ -78,27 +78,39 @@ class PartialSums:
         sums: [P, R] float64; the spans of the first part of the state, then those of the next.
         bounds: [parts + 1] int32 where those of each part begin, on the device; first: the same on the host.
         elements: [parts] float64, of a row.
+        lockstep: one row whose length is that of a batch: tiles do not depend on it, so that kernels do not.
     """
 
     sums: Tensor
     bounds: Tensor
     elements: Tensor
     first: tuple[int, ...]
+    lockstep: bool
 
     @classmethod
-    def of(cls, parts: Sequence[Tensor], rows: int) -> PartialSums:
+    def of(cls, parts: Sequence[Tensor], rows: int, lockstep: bool = False) -> PartialSums:
         """For the parts of a state that enter the norm, seen as ``rows`` rows each."""
         device = parts[0].device
         columns = [p.numel() // rows if rows else 0 for p in parts]
         first = [0]
         for n in columns:
-            first.append(first[-1] + cdiv(max(n, 1), TILES * tile(n)[1]))
+            _, wide, tiles = _tiles(n, lockstep)
+            first.append(first[-1] + cdiv(max(n, 1), tiles * wide))
         return cls(
             torch.zeros(first[-1], rows, dtype=torch.float64, device=device),
             torch.tensor(first, dtype=torch.int32, device=device),
             torch.tensor([max(n, 1) for n in columns], dtype=torch.float64, device=device),
             tuple(first),
+            lockstep,
         )
+
+
+def _tiles(columns: int, lockstep: bool) -> tuple[int, int, int]:
+    """Rows and columns of a tile, and how many of them a program adds up."""
+    if lockstep:
+        return 1, WIDEST, 1
+    rows, wide = tile(columns)
+    return rows, wide, min(TILES, max(1, cdiv(columns, wide)))
 
 
 class Tolerances:
@@ -141,8 +153,7 @@ def finish(
     columns = y.numel() // rows
     errors = error_weights or [0.0] * len(slopes)
     used = [(k, b, e) for k, b, e in zip(slopes, weights, errors, strict=True) if (write and b != 0) or e != 0]
-    block_rows, block_columns = tile(columns)
-    tiles = min(TILES, cdiv(columns, block_columns))
+    block_rows, block_columns, tiles = _tiles(columns, partial.lockstep)
     spans = partial.first[part + 1] - partial.first[part]
     finish_kernel[(cdiv(rows, block_rows), spans)](
         y, y1, tuple([k for k, _, _ in used]), dt, *tolerance[:2], partial.sums, rows, columns, partial.first[part],

@@ -87,6 +87,11 @@ class DeviceState:
         """One of :data:`COUNTS`, [R], a view."""
         return self.counts[COUNTS.index(name)]
 
+    def of_row(self) -> dict[str, float]:
+        """All numbers of the only row, by name; waits for the device twice."""
+        reals, counts = (x[:, 0].tolist() for x in (self.reals, self.counts))
+        return {**dict(zip(REALS, reals, strict=True)), **dict(zip(COUNTS, counts, strict=True))}
+
     def __len__(self) -> int:
         return self.reals.shape[1]
 

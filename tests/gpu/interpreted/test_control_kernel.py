@@ -26,7 +26,7 @@ NODES = lookup("dopri5").nodes
 def sums_of(errors: Tensor, parts: int = 1) -> PartialSums:
     """Partial sums whose norms are ``errors``: one element a row, in the last part."""
     like = [torch.zeros(len(errors), 1)] * parts
-    partial = PartialSums.of(like, len(errors))
+    partial = PartialSums.of(like, len(errors), lockstep=len(errors) == 1)
     partial.sums.zero_()
     partial.sums[-1] = errors * errors
     return partial

@@ -202,6 +202,25 @@ class Net(nn.Module):
         return self.net(torch.cat([y, t.expand(len(y), 1)], 1))
 
 
+def test_a_seminorm_leaves_the_parts_of_parameters_to_the_stages() -> None:
+    """Also of a method whose last stage is not the new state."""
+    net, t = Net(), torch.tensor([0.0, 0.5]).double()
+    gradients = []
+    for options in (ON_DEVICE, {}):
+        net.zero_grad()
+        y0 = torch.linspace(-1, 1, 10).reshape(5, 2).double()
+        out = fastode.odeint_adjoint(
+            net, y0, t, rtol=1e-3, atol=1e-3, method="adaptive_heun", options=options,
+            adjoint_options={"norm": "seminorm", **options},
+        )  # fmt: skip
+        out[-1].square().sum().backward()
+        account = fastode.last_stats()
+        assert account is not None and account.engine == ("triton" if options else "native")
+        gradients.append([p.grad.clone() for p in net.parameters()])
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("gradient", ["backsolve", "discrete"])
 @pytest.mark.parametrize("times", [2, 4])
 def test_gradients_of_solves_on_the_device_are_those_of_the_host(gradient: str, times: int) -> None:
@@ -293,3 +312,17 @@ def test_a_loop_on_the_host_takes_the_kernels_of_stages_and_leaves_tapes_to_torc
         assert account is not None
         assert (account.engine, account.reason) == ("reference", "not on the device: a tape is recorded")
         torch.testing.assert_close(torch.autograd.grad(taped.sum(), weight)[0], gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_inference_mode_and_autocast_stay_on_the_device() -> None:
+    linear = nn.Linear(2, 2)
+    y0, t = torch.randn(5, 2), torch.tensor([0.0, 1.0])
+    expected = fastode.odeint(lambda t, y: linear(y), y0, t, rtol=1e-2, atol=1e-2).detach()
+    with torch.inference_mode():
+        found = fastode.odeint(lambda t, y: linear(y), y0.clone(), t, rtol=1e-2, atol=1e-2, options=ON_DEVICE)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        # the field's value is bfloat16; state and arithmetic stay float32
+        found = fastode.odeint(lambda t, y: linear(y), y0, t, rtol=1e-2, atol=1e-2, options=ON_DEVICE)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)

@@ -77,7 +77,9 @@ class AdjointKernel:
         ]
         self.kernel: Any = source.kernel("adjoint", parameters, body_text(lines), ["count"], ["t"])
 
-    def __call__(self, t: Tensor, given: dict[Any, Tensor], constants: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    def __call__(
+        self, t: Tensor, given: dict[Any, Tensor], constants: list[Tensor], dtype: torch.dtype
+    ) -> list[Tensor]:
         tiles = -(-ROWS // self.settings.rows)
         counts = [ROWS if of_rows else tiles for of_rows in self.of_rows]
         widths = [self.program.ops[v].width for v in self.program.outputs]
@@ -86,16 +88,18 @@ class AdjointKernel:
         used = [constants[c] for c in self.constants]
         self.kernel[(tiles,)](*inputs, t, *outputs, ROWS, *used, ROWS=self.settings.rows, num_warps=4)
         found = []
-        for v, x, of_rows in zip(self.program.outputs, outputs, self.of_rows, strict=True):
+        for v, x, is_row in zip(self.program.outputs, outputs, self.of_rows, strict=True):
             # a tile has the sum over its rows; what is no sum is the same in all of them
             total = x.sum(0, keepdim=True) if v in self.sums else x[:1]
-            found.append(x if of_rows else total.expand(ROWS, -1))
+            found.append(x if is_row else total.expand(ROWS, -1))
         return found
 
 
 @pytest.mark.parametrize("shared_time", [True, False], ids=["shared_time", "own_times"])
 @pytest.mark.parametrize("divergence", [None, "exact"])
-@pytest.mark.parametrize("name", ["two_hidden_layers_of_64", "concatsquash", "conditioned", "gru", "normed", "mirrored"])
+@pytest.mark.parametrize(
+    "name", ["two_hidden_layers_of_64", "concatsquash", "conditioned", "gru", "normed", "mirrored"]
+)
 def test_outputs_of_adjoints_are_those_of_torch(name: str, divergence: str | None, shared_time: bool) -> None:
     if divergence and name in ("gru", "normed", "mirrored"):
         pytest.skip("a tangent for each of many features takes the interpreter seconds")

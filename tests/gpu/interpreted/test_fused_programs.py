@@ -62,7 +62,7 @@ def test_wide_values_and_their_divergences_are_what_torch_makes_of_them(
 
 
 @pytest.mark.parametrize("name", ["conditioned", "concatsquash", "padded_layers"])
-@pytest.mark.parametrize("settings", [{"tile": 16}, {"tile": 64}, {"keep_vectors": False}, {"keep_matrices": True}], ids=str)
+@pytest.mark.parametrize("settings", [{"tile": 16}, {"tile": 64}, {"rows": 32}], ids=str)
 def test_settings_change_no_result(name: str, settings: dict[str, object]) -> None:
     check(wide(name, torch.float64, ROWS, "exact"), **settings)
 
