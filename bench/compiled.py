@@ -22,7 +22,7 @@ ROUNDING = 0.01
 
 def natively(side: Side, solved: nn.Module) -> Side:
     """A side that solves ``solved``, a compiled field or a module that compiles its own, whatever field it is given."""
-    return Side(side.label, lambda field: _counted(field, lambda: side.run(solved)), side.result)
+    return Side(side.label, lambda field: _counted(field, lambda: side.run(solved)), side.result, "compiled")
 
 
 def tolerances_beside(peer: str, tolerance: float) -> list[float]:

@@ -39,11 +39,13 @@ class Side:
         label: what is called, as it is printed.
         run: the call that is timed; takes the field.
         result: its value as one float64 vector, for the error.
+        served_by: fastode's engine that has to serve, or an empty string for whichever does.
     """
 
     label: str
     run: Callable[[nn.Module], Any]
     result: Callable[[Any], Tensor]
+    served_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class Case:
     """A line of the table.
 
     Attributes:
-        build: makes the contest, or counts, when its turn comes.
+        build: makes the contest, or counts, when its turn comes. Of a case that runs on any device it is a partial
+            function with the keyword ``device``.
         once: whether one number of threads is enough.
         share: of the seconds that a case is measured for.
         missing: why it cannot be run here, or an empty string.

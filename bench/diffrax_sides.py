@@ -1,7 +1,7 @@
 """diffrax on the fields whose batch shares one step: the same network with the same weights, compiled by jax.
 
-It takes one step for the whole batch, as torchdiffeq does, by the root mean square of all errors. jax takes the threads
-it wants, not torch's number.
+It takes one step for the whole batch, as torchdiffeq does, by the root mean square of all errors, on the device where
+the state is. On a CPU jax takes the threads it wants, not torch's number.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def forward_side(field: nn.Module, y0: Tensor, t: Tensor, **tolerances: float) -
         return _network(weights, y)
 
     solve = jax.jit(lambda y: _solve(slope, y, None, t, tolerances, max_steps=None))
-    return Side("diffrax", _run(lambda: solve(start)), lambda ys: joined(torch.stack([y0, _tensor(ys[-1])])))
+    return Side("diffrax", _run(lambda: solve(start)), lambda ys: joined(torch.stack([y0.cpu(), _tensor(ys[-1])])))
 
 
 def training_side(field: nn.Module, y0: Tensor, t: Tensor, **tolerances: float) -> Side:
@@ -114,7 +114,7 @@ def _weights(field: nn.Module) -> list[tuple[Any, Any]]:
 def _array(x: Tensor) -> Any:
     import jax
 
-    return jax.device_put(x.numpy(force=True), jax_device("cpu"))
+    return jax.device_put(x.numpy(force=True), jax_device(x.device.type))
 
 
 def _tensor(x: Any) -> Tensor:

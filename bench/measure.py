@@ -1,31 +1,20 @@
-"""Alternating timings of two sides, their cost and their error, and what machine they ran on."""
+"""Alternating timings of two sides."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from .contest import ERROR_FACTOR, NFE_TOLERANCE, Case, Contest, Count, Side, StepCounts
-from .problems import Counted
+from .contest import Case, Contest, Count, Side, StepCounts
+from .costs import Cost, cost_in, cost_of, refusal
 
-#: one-minute load above which a measurement on this machine is not to be trusted
-QUIET_LOAD = 0.3
 #: seconds after which idle worker threads have stopped spinning
 PAUSE = 0.01
-#: whose versions are reported where they are installed
-PACKAGES = ("torch", "torchdiffeq", "torchode", "diffrax", "jax")
 
 
 @dataclass(frozen=True)
@@ -54,24 +43,6 @@ class Effort:
     def quick(cls) -> Effort:
         """Enough to see that everything runs; the ratios are rough."""
         return cls(seconds=0.5, rounds=3, inner=0.002)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a result cost, and how good it is.
-
-    Attributes:
-        nfe, nfe_backward: evaluations of the field.
-        steps: attempted forward steps; those of the slowest sample where each has its own.
-        error: of the result, relative; the root mean square over the samples where they are compared one by one.
-        worst: the error of the worst sample, then.
-    """
-
-    nfe: int
-    nfe_backward: int
-    steps: int
-    error: float
-    worst: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,34 +107,6 @@ def alternate(calls: Sequence[Callable[[], Any]], effort: Effort, device: str = 
     return samples
 
 
-def cost_of(side: Side, field: nn.Module, reference: torch.Tensor, samples: int | None = None) -> Cost:
-    """One counted call: evaluations, steps, and the error relative to the reference."""
-    counted = Counted(field)
-    result = side.result(side.run(counted))
-    if samples is None:
-        return Cost(*counted.evaluations, counted.steps, float((result - reference).norm() / reference.norm()))
-    errors = (result - reference).view(samples, -1).norm(dim=1) / reference.view(samples, -1).norm(dim=1)
-    return Cost(*counted.evaluations, counted.steps, float(errors.square().mean().sqrt()), float(errors.max()))
-
-
-def refusal(peer: Cost, ours: Cost, backward: str, allowed: float, forward: str = "equal") -> str:
-    """Why the two may not be compared, or an empty string. ``allowed`` is the largest error of the peer's ways."""
-    if not ours.error <= ERROR_FACTOR * allowed + 1e-12:
-        return f"our error {ours.error:.2g} is more than {ERROR_FACTOR:g} times the peer's {allowed:.2g}"
-    if ours.worst is not None and peer.worst is not None and not ours.worst <= ERROR_FACTOR * peer.worst + 1e-12:
-        return (
-            f"our error in the worst sample {ours.worst:.2g} is more than {ERROR_FACTOR:g} times the peer's "
-            f"{peer.worst:.2g}"
-        )
-    if forward == "equal" and abs(ours.nfe - peer.nfe) > NFE_TOLERANCE * peer.nfe:
-        return f"we evaluate the field {ours.nfe} times forward, the peer {peer.nfe}"
-    low = 0 if backward != "equal" else (1 - NFE_TOLERANCE) * peer.nfe_backward
-    high = float("inf") if backward == "any" else (1 + NFE_TOLERANCE) * peer.nfe_backward
-    if not low <= ours.nfe_backward <= high:
-        return f"we evaluate the field {ours.nfe_backward} times backward, the peer {peer.nfe_backward}"
-    return ""
-
-
 def run_case(case: Case, threads: int, effort: Effort) -> Row | StepCounts:
     """Measure one line of a table."""
     threads = case.threads or threads
@@ -195,7 +138,7 @@ def _race(case: Case, contest: Contest, threads: int, effort: Effort) -> Row:
     allowed = peer_cost.error
     if contest.yardstick is not None:
         allowed = max(allowed, cost_of(contest.yardstick, field, reference).error)
-    entries = [(side, cost_of(side, field, reference, contest.samples)) for side in contest.ours]
+    entries = [(side, cost_in(contest, side, reference)) for side in contest.ours]
     reasons = [refusal(peer_cost, cost, contest.backward, allowed, contest.forward) for _, cost in entries]
     comparable = [side for side, reason in zip(contest.ours, reasons, strict=True) if not reason]
     ours = _fastest(contest, comparable or contest.ours[-1:], effort)
@@ -233,64 +176,3 @@ def _fastest(contest: Contest, sides: Sequence[Side], effort: Effort) -> Side:
     calls = [lambda side=side: side.run(contest.field) for side in sides]
     times = [quantiles(s).median for s in alternate(calls, short, contest.device)]
     return sides[times.index(min(times))]
-
-
-def environment(device: str = "cpu") -> dict[str, Any]:
-    """The machine, the device and the versions, for the table's caption and every JSON line."""
-    import fastode
-
-    try:
-        from fastode import _native
-
-        target = _native.target()
-    except ImportError:
-        target = "none (not built)"
-    return {
-        "device": _device_name() if device == "cuda" else "",
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} logical cores",
-        "cpu": _cpu_model(),
-        "instruction_set": target,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
-        "fastode": fastode.__version__,
-        "commit": commit(Path(__file__).resolve().parents[1]),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "load": round(load_average(), 2),
-    }
-
-
-def load_average() -> float:
-    """The one-minute load, or NaN where the system has none."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-
-
-def _device_name() -> str:
-    """As the beginning of the caption."""
-    return f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda}) in "
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def commit(root: Path) -> str:
-    """The commit that is checked out, read from the repository's files; ``"unknown"`` without one."""
-    git = root / ".git"
-    try:
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        ref = head.removeprefix("ref: ")
-        if (git / ref).exists():
-            return (git / ref).read_text().strip()
-        for line in (git / "packed-refs").read_text().splitlines():
-            if line.endswith(f" {ref}"):
-                return line.split()[0]
-    except OSError:
-        pass
-    return "unknown"

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .contest import Case, StepCounts
-from .measure import Cost, Row, Spread
+from .contest import Case, StepCounts, Tally
+from .costs import Cost
+from .measure import Row, Spread
 
 COLUMNS = (
     "case", "thr", "torchdiffeq", "fastode", "unit", "ratio", "20-80 %", "target", "met", "NFE", "steps", "error"
 )  # fmt: skip
+#: of a GPU: the host's threads do not matter, and which engine served does
+GPU_COLUMNS = ("case", "engine", *COLUMNS[2:])
 
 STEP_COLUMNS = (
     "case", "steps: fastode", "torchode", "torchdiffeq",
@@ -34,15 +37,16 @@ def number(x: float) -> str:
     return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3g}"
 
 
-def cells(row: Row) -> list[str]:
-    """One line of the table, as strings under :data:`COLUMNS`."""
+def cells(row: Row, gpu: bool = False) -> list[str]:
+    """One line of the table, as strings under :data:`COLUMNS` or :data:`GPU_COLUMNS`."""
     met = {None: "", True: "yes", False: "NO"}[row.met]
     numbers = [_median(row.peer), _median(row.ours), row.unit, "refused", ""]
     if row.ratio is not None:
         numbers[3:] = [f"{number(row.ratio.median)}x", f"{number(row.ratio.low)}-{number(row.ratio.high)}"]
     name = f"{row.case} ({row.our_label})"
     costs = [_pair(row, evaluations), _pair(row, lambda c: str(c.steps)), _pair(row, error)]
-    return [name, str(row.threads), *numbers, row.target, met, *costs]
+    engine = row.our_cost.engine if row.our_cost else ""
+    return [name, engine if gpu else str(row.threads), *numbers, row.target, met, *costs]
 
 
 def evaluations(cost: Cost) -> str:
@@ -76,12 +80,14 @@ def step_cells(counts: StepCounts) -> list[str]:
 
 def report(results: Sequence[Row | StepCounts], environment: dict[str, Any], markdown: bool) -> str:
     """The table of speeds and that of steps, as far as there are any, with their captions."""
-    show = _markdown if markdown else _text
+    show = markdown_table if markdown else _text
     rows = [r for r in results if isinstance(r, Row)]
     counts = [r for r in results if isinstance(r, StepCounts)]
     parts = []
+    gpu = bool(environment.get("device"))
     if rows:
-        parts.append([*show(COLUMNS, [cells(r) for r in rows]), "", caption(environment)])
+        table = show(GPU_COLUMNS if gpu else COLUMNS, [cells(r, gpu) for r in rows])
+        parts.append([*table, "", caption(environment)])
     if counts:
         parts.append([*show(STEP_COLUMNS, [step_cells(c) for c in counts]), "", STEP_CAPTION])
     parts.append([f"refused: {r.case}: {r.refused}" for r in results if r.refused])
@@ -95,7 +101,8 @@ def _text(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     return [shown[0], "  ".join("-" * w for w in widths), *shown[1:]]
 
 
-def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
     return ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *cells]]
 
 
@@ -103,9 +110,10 @@ def caption(environment: dict[str, Any]) -> str:
     """What the numbers were measured on."""
     e = environment
     versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
+    machine = e["device"] or f"{e['cpu']} ({e['machine']}), {e['instruction_set']}, load {e['load']}"
     return (
-        f"{e['device']}{e['cpu']} ({e['machine']}), {e['instruction_set']}, {versions}, "
-        f"fastode {e['fastode']} at {e['commit'][:10]}, {e['date']}, load {e['load']}. Medians of alternating rounds; "
+        f"{machine}, {versions}, fastode {e['fastode']} at {e['commit'][:10]}, {e['date']}. Medians of alternating "
+        "rounds; "
         "NFE (forward+backward), steps and relative error (that of the worst sample) as torchdiffeq / fastode, or as "
         "another peer where the case names one."
     )
@@ -118,6 +126,23 @@ def left_out(cases: Sequence[Case]) -> str:
         if case.missing:
             reasons.setdefault(case.missing, []).append(case.name)
     return "\n".join(f"left out: {'; '.join(names)}: {reason}" for reason, names in reasons.items())
+
+
+def slower_engines(rows: Sequence[Row | StepCounts]) -> list[str]:
+    """Which cases the fastest engine did not serve, and why."""
+    costs = [(row.case, row.our_cost) for row in rows if isinstance(row, Row) and row.our_cost]
+    return [f"{case}: served by {cost.engine}: {cost.reason}" for case, cost in costs if cost.reason]
+
+
+def from_json(line: str) -> Row | StepCounts:
+    """The row that :func:`json_line` wrote."""
+    given = json.loads(line)
+    del given["environment"]
+    if "tallies" in given:
+        return StepCounts(**{**given, "tallies": {name: Tally(**t) for name, t in given["tallies"].items()}})
+    kinds: dict[str, Any] = {"peer": Spread, "ours": Spread, "ratio": Spread, "peer_cost": Cost, "our_cost": Cost}
+    parts = {name: given[name] and kind(**given[name]) for name, kind in kinds.items()}
+    return Row(**{**given, **parts})
 
 
 def json_line(row: Row | StepCounts, environment: dict[str, Any]) -> str:

@@ -21,13 +21,15 @@ SIZES: tuple[tuple[int, int, int, dict[str, float]], ...] = (
     (16384, 2, 64, {"torchdiffeq": 6.0, "diffrax": 2.2}),
     (1024, 64, 256, {"torchdiffeq": 2.2, "diffrax": 1.7}),
 )
+#: beside those, where there is more to do at once
+LARGE: tuple[tuple[int, int, int, dict[str, float]], ...] = ((65536, 2, 64, {}),)
 PEERS = ("torchdiffeq", "diffrax")
 TOLERANCE = 1e-6
 
 
-def _solve(batch: int, dims: int, hidden: int, peer: str) -> Contest:
-    y0, t = state(batch, dims), torch.tensor([0.0, 1.0])
-    field = seeded(lambda: MLPField(dims, hidden))
+def _solve(batch: int, dims: int, hidden: int, peer: str, *, device: str) -> Contest:
+    y0, t = state(batch, dims).to(device), torch.tensor([0.0, 1.0], device=device)
+    field = seeded(lambda: MLPField(dims, hidden)).to(device)
     if peer == "diffrax":
         side = diffrax_sides.forward_side(field, y0, t, rtol=TOLERANCE, atol=TOLERANCE)
     else:
@@ -38,19 +40,23 @@ def _solve(batch: int, dims: int, hidden: int, peer: str) -> Contest:
         odeint_sides(forward_side, field, y0, t, tolerances_beside(peer, TOLERANCE)),
         exactly(field, forward_side, y0, t),
         forward="any" if peer == "diffrax" else "equal",
+        device=device,
     )
 
 
-def cases(tiny: bool) -> list[Case]:
+def cases(tiny: bool, device: str = "cpu") -> list[Case]:
     """Every size beside every peer."""
-    return [
-        Case(
-            f"compiled forward {batch}-{dims}-{hidden}, against {peer}",
-            functools.partial(_solve, *((min(batch, 3), min(dims, 3), 4) if tiny else (batch, dims, hidden)), peer),
-            Target("ratio", ratios[peer]) if peer in ratios else None,
-            share=0.5,
-            missing=absent(peer, "cpu"),
-        )
-        for batch, dims, hidden, ratios in SIZES
-        for peer in PEERS
-    ]
+    found = []
+    for batch, dims, hidden, ratios in SIZES if device == "cpu" else SIZES + LARGE:
+        size = (min(batch, 3), min(dims, 3), 4) if tiny else (batch, dims, hidden)
+        found += [
+            Case(
+                f"compiled forward {batch}-{dims}-{hidden}, against {peer}",
+                functools.partial(_solve, *size, peer, device=device),
+                Target("ratio", ratios[peer]) if peer in ratios and device == "cpu" else None,
+                share=0.5,
+                missing=absent(peer, device),
+            )
+            for peer in PEERS
+        ]
+    return found

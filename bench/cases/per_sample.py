@@ -13,7 +13,7 @@ from ..problems import joined
 FEW = 64
 
 
-def _contest(kind: str, count: int, peer: str, device: str) -> Contest:
+def _contest(kind: str, count: int, peer: str, *, device: str) -> Contest:
     problem = batch(kind, count, device)
     return Contest(
         problem.field,
@@ -32,8 +32,8 @@ def cases(tiny: bool, device: str = "cpu") -> list[Case]:
     return [
         Case(
             f"per sample {kind.format(count)}, against {peer}",
-            functools.partial(_contest, kind, FEW if tiny else count, peer, device),
-            Target("ratio", 5) if (kind, peer) == ("Van der Pol {}", "torchode") else None,
+            functools.partial(_contest, kind, FEW if tiny else count, peer, device=device),
+            Target("ratio", 5) if (kind, peer, device) == ("Van der Pol {}", "torchode", "cpu") else None,
             share=0.5,
             missing=absent(peer, device),
         )
