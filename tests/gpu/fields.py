@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from compiler.registry import Wrapped, column
 from torch import Tensor, nn
 
 import fastode
@@ -16,7 +17,6 @@ import fastode.nn
 from fastode.compiler.gpu.fused import FusedProgram
 from fastode.compiler.gpu.settings import Settings
 from fastode.compiler.program import Program
-from tests.compiler.registry import Wrapped, column
 
 
 def mlp(*widths: int) -> nn.Sequential:

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 import torch
+from compiler.fields import lotka_volterra
+from compiler.registry import Wrapped
 from torch import Tensor, nn
 
 from fastode.compiler.gpu import NotFused
@@ -16,9 +18,7 @@ from fastode.compiler.gpu.fused import FusedProgram
 from fastode.compiler.gpu.layout import Layout, Part, Run, Tie, runs
 from fastode.compiler.gpu.settings import Settings
 from fastode.compiler.program import Builder
-from tests.compiler.fields import lotka_volterra
-from tests.compiler.registry import Wrapped
-from tests.gpu.fields import WIDE, mlp, traced, wide
+from gpu.fields import WIDE, mlp, traced, wide
 
 
 def widths(layout: Layout, value: int) -> list[int]:

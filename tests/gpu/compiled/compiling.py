@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from compiler.fields import lotka_volterra
 
 from fastode.compiler.engine import GridSteps
 from fastode.compiler.gpu.configurations import settings_for
@@ -18,10 +19,9 @@ from fastode.compiler.gpu.step import attempt_step
 from fastode.controller import Controller
 from fastode.kernels.row_state import RowState
 from fastode.methods import lookup
-from tests.compiler.fields import lotka_volterra
-from tests.gpu.fields import Traced, traced, wide
+from gpu.fields import Traced, traced, wide
 
-report = pytest.importorskip("tests.gpu_lab.report")
+report = pytest.importorskip("gpu_lab.report")
 
 ROWS = 100
 KERNELS = ("evaluate", "solve_rows", "solve_grid", "attempt_step")

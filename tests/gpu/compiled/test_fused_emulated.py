@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compiler.fields import lotka_volterra
 from torch import Tensor
 
 import fastode
@@ -19,10 +20,9 @@ from fastode.compiler.gpu.step import attempt_step
 from fastode.controller import Controller
 from fastode.kernels.row_state import RowState
 from fastode.methods import lookup
-from tests.compiler.fields import lotka_volterra
-from tests.gpu.fields import Traced, traced, wide
+from gpu.fields import Traced, traced, wide
 
-emulator = pytest.importorskip("tests.gpu_lab.emulator")
+emulator = pytest.importorskip("gpu_lab.emulator")
 
 #: not a multiple of a tile
 ROWS = 11

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compiler.fields import lotka_volterra
 
 from fastode.compiler.gpu.configurations import sweep_settings_for
 from fastode.compiler.gpu.fused_sweep import FusedSweep
@@ -13,11 +14,10 @@ from fastode.compiler.gpu.rows import RowRecord
 from fastode.compiler.gpu.sweep import sweep_steps
 from fastode.compiler.gpu.sweep_rows import sweep_rows
 from fastode.methods import lookup
-from tests.compiler.fields import lotka_volterra
-from tests.gpu.fields import Traced, traced, wide
-from tests.gpu.sweeps import Leaves, close, step_of
+from gpu.fields import Traced, traced, wide
+from gpu.sweeps import Leaves, close, step_of
 
-emulator = pytest.importorskip("tests.gpu_lab.emulator")
+emulator = pytest.importorskip("gpu_lab.emulator")
 
 #: more than a tile, and not a multiple of one
 ROWS = 19

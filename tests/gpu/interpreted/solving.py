@@ -14,7 +14,7 @@ from fastode.compiler.gpu.rows import RowRecord, solve_rows
 from fastode.controller import Controller
 from fastode.kernels.row_state import RowState
 from fastode.methods import lookup
-from tests.gpu.fields import Traced
+from gpu.fields import Traced
 
 NAN = float("nan")
 

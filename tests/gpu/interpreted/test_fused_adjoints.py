@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from compiler.running import assert_close
 from torch import Tensor
 
 from fastode.compiler.derive import Adjoint, adjoint
@@ -17,8 +18,7 @@ from fastode.compiler.gpu.layout import Layout
 from fastode.compiler.gpu.piece import Piece
 from fastode.compiler.gpu.settings import Settings, type_name
 from fastode.compiler.gpu.state import State
-from tests.compiler.running import assert_close
-from tests.gpu.fields import Traced, wide
+from gpu.fields import Traced, wide
 
 ROWS = 19
 

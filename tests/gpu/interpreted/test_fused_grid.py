@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compiler.fields import pendulum
+from compiler.solving import FIXED
 from torch import Tensor
 
 from fastode.compiler.engine import GridSteps, Job, Lowered
 from fastode.compiler.gpu.grid import solve_grid
 from fastode.methods import lookup
-from tests.compiler.fields import pendulum
-from tests.compiler.solving import FIXED
-from tests.gpu.fields import Traced, traced, wide
+from gpu.fields import Traced, traced, wide
 
 #: the start, a point of the grid, two places between points, and the end
 STEPS = GridSteps([0.0, 0.25, 0.375, 0.5, 1.0], [-1, 0, 1, 1, 3], [0.0, 1.0, 0.25, 0.75, 1.0])

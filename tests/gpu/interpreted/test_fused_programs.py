@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compiler.fields import CASES
+from compiler.running import assert_close
+from compiler.test_trace import in_dtype
 from torch import Tensor
 
 from fastode.compiler.evaluate import evaluate as by_torch
 from fastode.compiler.gpu.evaluate import evaluate
-from tests.compiler.fields import CASES
-from tests.compiler.running import assert_close
-from tests.compiler.test_trace import in_dtype
-from tests.gpu.fields import WIDE, Traced, traced, wide
+from gpu.fields import WIDE, Traced, traced, wide
 
 # torch.func.jvp uses it
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")

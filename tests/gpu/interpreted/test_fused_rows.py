@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from compiler.fields import lotka_volterra, pendulum
+from compiler.solving import ADAPTIVE
 from torch import Tensor
 
 import fastode
@@ -14,9 +16,7 @@ from fastode.compiler.gpu.rows import solve_rows
 from fastode.controller import Controller
 from fastode.kernels.row_state import FINISHED, TOO_MANY_STEPS, RowState
 from fastode.methods import lookup
-from tests.compiler.fields import lotka_volterra, pendulum
-from tests.compiler.solving import ADAPTIVE
-from tests.gpu.fields import traced, wide
+from gpu.fields import traced, wide
 
 from .solving import NAN, assert_same_steps, by_cpu, fused, spans
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compiler.solving import ADAPTIVE
 from torch import Tensor
 
 from fastode.compiler.evaluate import evaluate as by_torch
@@ -13,8 +14,7 @@ from fastode.compiler.gpu.step import Attempt, attempt_step
 from fastode.kernels.reference import finish, stage
 from fastode.kernels.reference.finish import scaled_error
 from fastode.methods import lookup
-from tests.compiler.solving import ADAPTIVE
-from tests.gpu.fields import Traced, wide
+from gpu.fields import Traced, wide
 
 ROWS, T, DT = 35, 0.2, 0.3
 RTOL, ATOL = 1e-3, 1e-4

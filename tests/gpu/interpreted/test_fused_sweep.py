@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from compiler.fields import lotka_volterra
 from torch import Tensor
 
 import fastode
@@ -17,9 +18,8 @@ from fastode.compiler.gpu.refusal import NotFused
 from fastode.compiler.gpu.settings import Settings
 from fastode.compiler.gpu.sweep import sweep_steps
 from fastode.methods import lookup
-from tests.compiler.fields import lotka_volterra
-from tests.gpu.fields import WIDE, Traced, traced, wide
-from tests.gpu.sweeps import Leaves, close, constants_of, step_of, sweeps
+from gpu.fields import WIDE, Traced, traced, wide
+from gpu.sweeps import Leaves, close, constants_of, step_of, sweeps
 
 # torch.func.jvp uses it
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")

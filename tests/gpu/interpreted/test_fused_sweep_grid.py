@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compiler.fields import lotka_volterra
 from torch import Tensor
 
 from fastode.compiler.engine import GridSteps, Job, Lowered
 from fastode.compiler.gpu.grid import solve_grid
 from fastode.compiler.gpu.sweep import sweep_grid
 from fastode.methods import lookup
-from tests.compiler.fields import lotka_volterra
-from tests.gpu.fields import Traced, traced, wide
-from tests.gpu.sweeps import close, sweeps
+from gpu.fields import Traced, traced, wide
+from gpu.sweeps import close, sweeps
 
 # torch.func.jvp uses it
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")

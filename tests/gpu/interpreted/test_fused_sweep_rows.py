@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from compiler.fields import lotka_volterra
 from torch import Tensor
 
 import fastode
 from fastode.compiler.gpu.rows import RowRecord
 from fastode.compiler.gpu.sweep_rows import sweep_rows
 from fastode.methods import lookup
-from tests.compiler.fields import lotka_volterra
-from tests.gpu.fields import WIDE, Traced, traced, wide
-from tests.gpu.sweeps import Leaves, close, constants_of, step_of, sweeps
+from gpu.fields import WIDE, Traced, traced, wide
+from gpu.sweeps import Leaves, close, constants_of, step_of, sweeps
 
 from . import solving
 
