@@ -55,7 +55,7 @@ def settings_for(
     affine = [(op.data[0], op.width, ops[op.inputs[0]].width) for op in ops if op.name == "affine"]
     matrices = {a for a in affine if min(a[1:]) > NARROW}
     state = ops[program.outputs[0]].width
-    many = len(affine) > (3 if double else 4) or widest > 64 or (double and state > 2 * NARROW)
+    many = len(affine) > 3 or widest > 64 or (double and state > 2 * NARROW)
     return Settings(
         rows=8,
         warps=8 if many else 4,

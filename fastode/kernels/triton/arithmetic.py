@@ -41,9 +41,16 @@ def log2_of(x):
     m = (bits - (exponent << 52)).to(tl.float64, bitcast=True)
     s = (m - 1.0) / (m + 1.0)
     z = s * s
-    p = tl.full(z.shape, 1.0, tl.float64) / 21.0
-    for i in tl.static_range(10):
-        p = p * z + tl.full(z.shape, 1.0, tl.float64) / (19.0 - 2.0 * i)
+    p = z * (1.0 / 21.0) + 1.0 / 19.0
+    p = p * z + 1.0 / 17.0
+    p = p * z + 1.0 / 15.0
+    p = p * z + 1.0 / 13.0
+    p = p * z + 1.0 / 11.0
+    p = p * z + 1.0 / 9.0
+    p = p * z + 1.0 / 7.0
+    p = p * z + 1.0 / 5.0
+    p = p * z + 1.0 / 3.0
+    p = p * z + 1.0
     return k + 2.8853900817779268 * s * p
 
 
@@ -53,7 +60,7 @@ def exp2_of(y):
     cut = clamp(y, -1020.0, 1020.0)
     shifted = cut + 6755399441055744.0  # 1.5 * 2^52: the integer is in the low bits
     f = (cut - (shifted - 6755399441055744.0)) * 0.69314718055994531
-    p = f / 6227020800.0 + 1.0 / 479001600.0
+    p = f * (1.0 / 6227020800.0) + 1.0 / 479001600.0
     p = p * f + 1.0 / 39916800.0
     p = p * f + 1.0 / 3628800.0
     p = p * f + 1.0 / 362880.0
