@@ -75,16 +75,13 @@ class AdjointField:
         return [*(f"argument_{a}" for a in self.arguments), *(f"constant_{c}" for c in self.constants)]
 
     def pointers(self, emitted: Emitted) -> list[str]:
-        """Lines at the start of a stage: pointers to what its lines read and write.
+        """Lines at the start of a stage: pointers to the constants that its lines read.
 
         ``nothing`` is zero, which the compiler does not know: else it would compute the address of every element before
-        the first step, and keep them all in registers.
+        the first step, and keep them all in registers. It is multiplied for the compiler to see that several elements
+        may still be read at once.
         """
-        return [
-            "nothing = stage >> 30",
-            "memory_of_stage = memory + nothing",
-            *[f"weights_{c} = constant_{c} + nothing" for c in emitted.constants],
-        ]
+        return [f"weights_{c} = constant_{c} + nothing * 16" for c in emitted.constants]
 
     @property
     def before(self) -> list[str]:

@@ -66,8 +66,14 @@ def settings_for(
 
 
 def sweep_settings_for(program: Program, dtype: torch.dtype, precision: str = "ieee") -> Settings:
-    """The settings of the kernels of its sweeps."""
-    widest = max((op.width for op in program.ops), default=1)
-    if widest <= NARROW:
+    """The settings of the kernels of its sweeps; products that sum over the rows need 16 of them."""
+    ops = program.ops
+    if max((op.width for op in ops), default=1) <= NARROW:
         return Settings(rows=32, warps=1, precision=precision, keep_gradients=True)
-    return Settings(rows=16, warps=4, precision=precision, keep_vectors=False)
+    products = sum(op.name == "affine" and min(op.width, ops[op.inputs[0]].width) > NARROW for op in ops)
+    return Settings(
+        rows=16,
+        warps=8 if dtype == torch.float64 or products > 1 else 4,
+        precision=precision,
+        keep_vectors=False,
+    )

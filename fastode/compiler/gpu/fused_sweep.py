@@ -175,9 +175,11 @@ def sweep_kernel(
         *gradients.end(),
     ]
     own = [*pointers, "grad_y", "scratch", "gradients", *(f"grad_argument_{a}" for a in field.argument_cotangents)]
+    # memory of the sweep's own begins at a multiple of 16 bytes
+    unaligned = [p for p in own if p not in ("scratch", "gradients")]
     whole = {"count": "tl.int64", **numbers}
     parameters = [*own, *(f"{n}: {t}" for n, t in whole.items()), *field.parameters, "ROWS: tl.constexpr"]
-    return source.kernel(name, parameters, body_text(lines), [*whole], own)
+    return source.kernel(name, parameters, body_text(lines), [*whole], unaligned)
 
 
 def add_slices(sweep: FusedSweep, slices: Tensor) -> Tensor:

@@ -61,12 +61,12 @@ class Gradients:
 
     @property
     def count(self) -> int:
-        """Elements of all of them."""
-        return sum(self.sizes.values())
+        """Elements of a slice."""
+        return sum(map(_padded, self.sizes.values()))
 
     def first(self, constant: int) -> int:
         """Where a constant begins in a slice."""
-        return sum(size for c, size in self.sizes.items() if c < constant)
+        return sum(_padded(size) for c, size in self.sizes.items() if c < constant)
 
     def begin(self) -> list[str]:
         """Lines at the start of a kernel."""
@@ -74,6 +74,10 @@ class Gradients:
         if self.settings.keep_gradients:
             lines += [f"{total} = {self._zeros(block)}" for block, total in self._names.items()]
         return lines
+
+    def begin_stage(self) -> list[str]:
+        """Lines at the start of a stage in reverse."""
+        return [] if self.settings.keep_gradients or not self.terms else ["slice_of_stage = slice + nothing"]
 
     def among(self, body: Sequence[str]) -> list[str]:
         """The lines of a stage with those that add what it gives.
@@ -90,7 +94,7 @@ class Gradients:
                 found += self._add(n)
         if not self.settings.keep_gradients:
             small = [(n, term) for n, term in enumerate(self.terms) if not term.product]
-            found += self._to_slice([(term.block, term.use, f"part_{n}") for n, term in small], "slice + nothing")
+            found += self._to_slice([(term.block, term.use, f"part_{n}") for n, term in small], "slice_of_stage")
         return found
 
     def end(self) -> list[str]:
@@ -128,8 +132,8 @@ class Gradients:
     def _to_slice(self, parts: Sequence[tuple[Block, int, str]], start: str) -> list[str]:
         """Lines that add variables to blocks in the slice.
 
-        Several threads may hold one element, of which one writes it when all have read it. Blocks of different uses of
-        a constant may overlap: they come one after the other.
+        Several threads may hold one element, of which one writes it when all have read it. Blocks of different uses
+        of a constant may overlap: they come one after the other.
         """
         lines = []
         rounds: dict[tuple[int, int], int] = {}
@@ -157,6 +161,11 @@ class Gradients:
 
     def _zeros(self, block: Block) -> str:
         return f"tl.zeros([{block.shape}], {self.dtype})" if block.shape else f"tl.full([], 0.0, {self.dtype})"
+
+
+def _padded(size: int) -> int:
+    """Places of several elements are read at once where they begin at a multiple of 16."""
+    return -(-size // 16) * 16
 
 
 def _masked(block: Block) -> str:

@@ -39,6 +39,8 @@ def reverse_step(
     per_row = [] if field.shared_time else ["h"]
     h = "{h}" if per_row else "h"
     between = "(t + node * dt).to(tl.float32).to(tl.float64)" if float32_times else "t + node * dt"
+    # no stage has so high a number
+    begin_stage = ["nothing = stage >> 30", "memory_of_stage = memory + nothing"]
     at_stage = [
         *seen.zeros("sum"),
         *memory.weighted_stages("sum", SLOPES, ("0", "stage"), f"coefficients + stage * {stages} + j"),
@@ -48,6 +50,7 @@ def reverse_step(
         f"time = tl.where(node == 1.0, t1, {between}).to({state.dtype})",
     ]
     forward = [
+        *begin_stage,
         *field.pointers(field.forward),
         *at_stage,
         *field.forward.body,
@@ -55,7 +58,9 @@ def reverse_step(
     ]
     backward = [
         "stage = stage_end - 1 - back",
+        *begin_stage,
         *field.pointers(field.backward),
+        *field.gradients.begin_stage(),
         *at_stage,
         *memory.get_end("g"),
         f"weight = tl.load(coefficients + {stages * stages} + stage)",
@@ -68,7 +73,7 @@ def reverse_step(
         *memory.put_stage(COTANGENTS, _where_active(seen, field.pulled)),
     ]
     return [
-        "memory_of_step = memory + (step >> 30)",
+        "memory_of_step = memory + (step >> 30) * 16",
         *memory.begin_step(state.names("end"), [f"start_{n} + end_{n}" for n in range(len(state.parts))]),
         "for stage in tl.range(0, stage_end - 1, disable_licm=True):",
         *indented(forward),

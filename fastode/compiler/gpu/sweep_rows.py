@@ -100,8 +100,8 @@ def _of_stage(state: State, stages: int) -> list[str]:
     given = _place("grad_out", "n_times", "latest", state.features)
     return [
         f"mid = tl.load(coefficients + {(stages + 2) * stages} + stage).to(tl.float64)",
-        "first_slope = tl.where(stage == 0, 1.0, 0.0).to(tl.float64)",
-        f"last_slope = tl.where(stage == {stages - 1}, 1.0, 0.0).to(tl.float64)",
+        "first_slope = tl.where(stage == 0, 1, 0).to(tl.float64)",
+        f"last_slope = tl.where(stage == {stages - 1}, 1, 0).to(tl.float64)",
         "for j in range(0, most_outputs):",
         *indented(
             [
