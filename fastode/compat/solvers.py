@@ -181,7 +181,7 @@ class RKAdaptiveStepsizeODESolver(AdaptiveStepsizeEventODESolver):
         return tableau_from_tensors(cls.order, cls.tableau, cls.mid, cls.__name__)
 
     def _options(self) -> dict[str, Any]:
-        names = ADAPTIVE_OPTIONS - {"max_total_steps", "engine"}  # those are fastode's own
+        names = ADAPTIVE_OPTIONS - {"max_total_steps", "engine", "cuda_graph"}  # those are fastode's own
         return {name: getattr(self, name) for name in names}
 
     def integrate(self, t: Tensor) -> Tensor:

@@ -88,6 +88,7 @@ def test_the_kernels_of_dopri5(target: int | str, dtype: torch.dtype, shape: tup
 
 
 @pytest.mark.parametrize("method", ["dopri8", "tsit5", "bosh3", "adaptive_heun", "fehlberg2"])
+@pytest.mark.parametrize("target", [80, "gfx942"], ids=str)
 def test_the_kernels_of_all_other_pairs(target: int | str, method: str) -> None:
     for dtype in (torch.float32, torch.float64):
         for name, report in reports_of(target, dtype, (64, 64), method).items():

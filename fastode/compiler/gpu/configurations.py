@@ -8,13 +8,13 @@ and sm_100 the numbers differ by a sixth at most.
     field: features, hidden layers        float32                     float64
     Lotka-Volterra: 2                     1   128    0         0      1   164    0           0
     network: 2, 32, 32                    4   193    0         5      4   214    0          10
-    network: 2, 64, 64                    4   189    0        18      4   228    0          36
+    network: 2, 64, 64                    4   199    0        18      4   228    0          36
       tf32x3                              4   196    0        36
-    its flow, exact divergence            4   255    0        34      8   236    0          68
-      tf32x3                              4   215    0        68
-    its flow, Hutchinson's                8   248    0        18      8   255  152 (0)      36
-    concatsquash: 2, 64, 64               4   204    0        18      4   255   16 (2)      36
-    its flow, by tangents                 8   255    0        18      8   255  920 (22)     36
+    its flow, exact divergence            8   203    0        34      8   236    0          68
+      tf32x3                              8   186    0        68
+    its flow, Hutchinson's                8   248    0        18      8   255  136 (0)      36
+    concatsquash: 2, 64, 64               4   214    0        18      4   255   16 (2)      36
+    its flow, by tangents                 8   255    0        18      8   255  848 (22)     36
     network: 64, 64, 64                   4   198    0        50      8   219    0         100
     network: 2, 128, 128                  8   166    0        68      8   254    0         136
       slopes in memory                                                8   255  696 (70)     64
