@@ -101,6 +101,8 @@ def contests() -> Iterator[Any]:
 
 @pytest.mark.parametrize("case", list(contests()))
 def test_all_tensors_of_a_contest_are_on_its_device(case: Case) -> None:
+    if case.missing:
+        pytest.skip(case.missing)
     contest = on(case, "meta")()
     assert isinstance(contest, Contest) and contest.device == "meta"
     found = [*tensors_in([contest.field, contest.peer, contest.ours, contest.yardstick], set())]
