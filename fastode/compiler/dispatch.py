@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from ..options import controller_of, number_option
 from ..problem import check_time
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
-from .engine import AdaptiveSteps, GridSteps, Job, NativeSolve
+from .engine import AdaptiveSteps, GridSteps, Job, Lowered, NativeSolve
 from .gpu.refusal import NotFused
+
+if TYPE_CHECKING:
+    from .gpu.fused import FusedProgram
 
 _ADAPTIVE = frozenset(
     ["first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps"]
@@ -112,7 +115,6 @@ def solve_natively(
         steps = _standard(tableau, rtol, atol, parts)
     name, float32_times = method or "dopri5", not tableau.adaptive and t.dtype == torch.float32
     given = (native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
-    job = fused_job(field, y0.dtype, given) if on_gpu(y0) else Job(*given)
     shape = (len(times), *y0.shape)
     if times_move:
         shifts = t - t.detach()
@@ -121,6 +123,7 @@ def solve_natively(
     arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row] if args else []
     if noise is not None:
         arguments.append(dense(noise.to(y0.dtype)))
+    job = fused_job(field, y, arguments, constants, given) if on_gpu(y) else Job(*given)
     if torch.is_grad_enabled() and (y.requires_grad or any(x.requires_grad for x in (*arguments, *constants))):
         out: Tensor = NativeSolve.apply(job, y, len(arguments), *arguments, *constants)
     else:
@@ -137,7 +140,9 @@ def on_gpu(y: Tensor) -> bool:
     return y.is_cuda
 
 
-def fused_job(field: CompiledField, dtype: torch.dtype, given: tuple[Any, ...]) -> Job:
+def fused_job(
+    field: CompiledField, y: Tensor, arguments: list[Tensor], constants: list[Tensor], given: tuple[Any, ...]
+) -> Job:
     """The job of a GPU.
 
     Raises:
@@ -147,13 +152,34 @@ def fused_job(field: CompiledField, dtype: torch.dtype, given: tuple[Any, ...]) 
         from .gpu.job import FusedJob
 
         job = FusedJob(*given)
-        job.precision = field.precision
-        job.fused(dtype)
     except ImportError as error:
         raise NotServed(f"Triton is not installed ({error})") from error
     except NotFused as refusal:
         raise NotServed(str(refusal)) from refusal
+    job.precision = field.precision
+    fused_program(job.lowered, y, (*arguments, *constants), len(arguments), job.precision)
     return job
+
+
+def fused_program(
+    lowered: Lowered, y: Tensor, inputs: Sequence[Tensor], n_arguments: int, precision: str
+) -> FusedProgram:
+    """The kernels of a GPU, once it is known that there are those of the gradients which may be asked for, too.
+
+    Args:
+        inputs: the per-row arguments, then the constants.
+
+    Raises:
+        NotServed: there are none.
+    """
+    wanted = [x.requires_grad for x in inputs]
+    try:
+        program = lowered.fused(y.dtype, precision)
+        if torch.is_grad_enabled() and (y.requires_grad or any(wanted)):
+            lowered.fused_sweep(y.dtype, precision, wanted, n_arguments)
+    except NotFused as refusal:
+        raise NotServed(str(refusal)) from refusal
+    return program
 
 
 def _moved(field: CompiledField, t: Tensor, y: Tensor, args: tuple[Any, ...], shift: Tensor) -> Tensor:

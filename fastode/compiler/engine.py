@@ -19,6 +19,7 @@ from ..errors import NonFiniteState
 from ..stats import SolveStats, new_stats
 from ..tableau import ButcherTableau
 from .derive import adjoint
+from .gpu.refusal import NotFused
 from .lower import lower
 from .program import Program
 
@@ -94,13 +95,10 @@ class Lowered:
         from .gpu.configurations import settings_for
         from .gpu.fused import FusedProgram
 
-        settings = settings_for(self.program, dtype, precision)
-        return cast("FusedProgram", self._made(FusedProgram, settings, dtype, self.shared_time))
+        return cast("FusedProgram", self._made(FusedProgram, settings_for, dtype, precision))
 
-    def fused_sweep(
-        self, dtype: torch.dtype, precision: str, constants: tuple[int, ...], arguments: tuple[int, ...]
-    ) -> FusedSweep:
-        """The kernels of a GPU for the gradients of some constants and arguments.
+    def fused_sweep(self, dtype: torch.dtype, precision: str, wanted: Sequence[bool], n_arguments: int) -> FusedSweep:
+        """The kernels of a GPU for the gradients of those arguments and, after them, constants that are wanted.
 
         Raises:
             NotFused: there are none for this program.
@@ -108,20 +106,22 @@ class Lowered:
         from .gpu.configurations import sweep_settings_for
         from .gpu.fused_sweep import FusedSweep
 
-        settings = sweep_settings_for(self.program, dtype, precision)
-        return cast("FusedSweep", self._made(FusedSweep, settings, dtype, self.shared_time, constants, arguments))
+        numbers = [i for i, w in enumerate(wanted) if w]
+        constants = tuple(i - n_arguments for i in numbers if i >= n_arguments)
+        arguments = tuple(i for i in numbers if i < n_arguments)
+        return cast("FusedSweep", self._made(FusedSweep, sweep_settings_for, dtype, precision, constants, arguments))
 
-    def _made(self, kind: Any, settings: Any, *arguments: Any) -> Any:
-        """``kind(program, *arguments)``, made once; a refusal is given again."""
-        from .gpu.refusal import NotFused
-
-        key = (kind, settings, *arguments)
-        if key not in self._fused:
+    def _made(self, kind: Any, settings: Callable[..., Any], dtype: torch.dtype, precision: str, *inputs: Any) -> Any:
+        """``kind(program, ...)``, made once; a refusal is given again."""
+        key = (kind, dtype, precision, *inputs)
+        found = self._fused.get(key)
+        if found is None:
             try:
-                self._fused[key] = kind(self.program, *arguments, settings=settings)
+                chosen = settings(self.program, dtype, precision)
+                found = kind(self.program, dtype, self.shared_time, *inputs, settings=chosen)
             except NotFused as refusal:
-                self._fused[key] = refusal
-        found = self._fused[key]
+                found = refusal
+            self._fused[key] = found
         if isinstance(found, NotFused):
             raise found
         return found

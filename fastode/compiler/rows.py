@@ -61,11 +61,18 @@ class NativeRows:
         arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row]
         #: the per-row arguments, and the constants
         self.inputs = (arguments, constants)
-        self.field, self.tableau = field, tableau
-        self.method = native_method(tableau)
-        self.limits, self.max_steps = limits_of(controller), max_steps
+        self.field, self.tableau, self.controller, self.max_steps = field, tableau, controller, max_steps
         self.choose_first = not first_step
         self.stages = tableau.stages
+        self.prepare(y0, stops)
+
+    def prepare(self, y0: Tensor, stops: bool) -> None:
+        """What the engine needs beside that.
+
+        Raises:
+            NotServed: the step loop has to do it.
+        """
+        self.method, self.limits = native_method(self.tableau), limits_of(self.controller)
 
     def integrate(self, problem: Problem, clock: RowsClock, outputs: RowOutputs, keep: bool) -> Any:
         """All steps of all rows, into ``clock`` and ``outputs``; the record of the accepted ones if they are kept."""

@@ -13,16 +13,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...kernels import row_state
 from ...kernels.triton.arithmetic import clamp, power
-
-RUNNING = tl.constexpr(row_state.RUNNING)
-FINISHED = tl.constexpr(row_state.FINISHED)
-STEP_UNDERFLOW = tl.constexpr(row_state.STEP_UNDERFLOW)
-NON_FINITE = tl.constexpr(row_state.NON_FINITE)
-TOO_MANY_STEPS = tl.constexpr(row_state.TOO_MANY_STEPS)
-LEAST_ERROR = tl.constexpr(row_state.LEAST_ERROR)
-LEAST_SHARE = tl.constexpr(row_state.LEAST_SHARE)
+from ...kernels.triton.places import (
+    FINISHED,
+    LEAST_ERROR,
+    LEAST_SHARE,
+    NON_FINITE,
+    RUNNING,
+    STEP_UNDERFLOW,
+    TOO_MANY_STEPS,
+)
 
 
 @triton.jit

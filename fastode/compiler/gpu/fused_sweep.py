@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from . import source
 from .adjoint_field import AdjointField, adjoint_field_of
 from .configurations import sweep_settings_for
 from .field import body_text, indented
-from .fused import launch_keywords
+from .kernels import Kernels
 from .settings import Settings, type_name
 from .stage_memory import StageMemory
 
@@ -41,8 +41,13 @@ class Swept:
     arguments: dict[int, Tensor]
     constants: dict[int, Tensor]
 
+    def of_inputs(self, n_arguments: int, count: int) -> list[Tensor | None]:
+        """Of the arguments, then the constants, ``count`` in all; None for those not asked for."""
+        found = {**self.arguments, **{n_arguments + c: g for c, g in self.constants.items()}}
+        return [found.get(i) for i in range(count)]
 
-class FusedSweep:
+
+class FusedSweep(Kernels):
     """The sweeps of a program with one output, for states of one dtype.
 
     The gradients do not depend on the machine: so many programs take the tiles in turn, and their sums are added in
@@ -53,14 +58,9 @@ class FusedSweep:
         shared_time: all rows are at the same time (lockstep and grids), else each at its own.
         settings: None for those of :func:`.configurations.sweep_settings_for`.
 
-    Attributes:
-        is_amd: whether the device is one of AMD's.
-
     Raises:
         NotFused: tiles cannot hold a value, or do not do what the program or its adjoint needs.
     """
-
-    is_amd = torch.version.hip is not None
 
     def __init__(
         self,
@@ -71,22 +71,13 @@ class FusedSweep:
         arguments: Iterable[int] = (),
         settings: Settings | None = None,
     ) -> None:
+        super().__init__(settings or sweep_settings_for(program, dtype))
         self.program, self.dtype, self.shared_time = program, dtype, shared_time
         self.constants, self.arguments = tuple(sorted(constants)), tuple(sorted(arguments))
-        self.settings = settings or sweep_settings_for(program, dtype)
         self.features = program.ops[program.outputs[0]].width
         self.field: AdjointField = adjoint_field_of(
             program, self.constants, self.arguments, self.settings, type_name(dtype), shared_time
         )
-        self._kernels: dict[tuple[Any, ...], Any] = {}
-
-    def kernel(self, make: Callable[..., Any], *key: Any) -> Any:
-        """The kernel ``make(field, settings, *key)``, made once."""
-        name = (make, *key)
-        known = self._kernels.get(name)
-        if known is None:
-            known = self._kernels[name] = make(self.field, self.settings, *key)
-        return known
 
     def programs(self, rows: int) -> int:
         """How many programs share the tiles."""
@@ -120,7 +111,7 @@ class FusedSweep:
                 *(*tensors, y, scratch, slices, *found.values(), rows, *numbers),
                 *(arguments[a] for a in self.field.arguments),
                 *(constants[c] for c in self.field.constants),
-                **launch_keywords(self.settings, self.is_amd),
+                **self.launch_keywords,
             )
         return Swept(y, found, self._constants(add_slices(self, slices), constants))
 

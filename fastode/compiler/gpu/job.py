@@ -21,7 +21,7 @@ from ...kernels.triton import DeviceState
 from ...stats import SolveStats, new_stats
 from ..engine import BROKEN, TOO_MANY, UNDERFLOW, AdaptiveSteps, GridSteps, Job
 from .fused import FusedProgram
-from .fused_sweep import FusedSweep
+from .fused_sweep import FusedSweep, Swept
 from .grid import solve_grid
 from .lockstep import FusedAttempt, solve_lockstep
 from .refusal import NotFused
@@ -50,10 +50,6 @@ class FusedJob(Job):
             if steps.limits[4] > 0:
                 raise NotFused("option 'min_step'")
 
-    def fused(self, dtype: torch.dtype) -> FusedProgram:
-        """The kernels of the program."""
-        return self.lowered.fused(dtype, self.precision)
-
     def run(
         self, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor], keep: bool
     ) -> tuple[Tensor, Any]:
@@ -64,7 +60,7 @@ class FusedJob(Job):
         """
         stats = new_stats(self.name)
         stats.engine = "compiled"
-        program = self.fused(y0.dtype)
+        program = self.lowered.fused(y0.dtype, self.precision)
         y = y0.detach().reshape(self.rows, self.features)
         out = y.new_empty((len(self.times), self.rows, self.features))
         with torch.no_grad(), on_device_of(y):
@@ -91,16 +87,12 @@ class FusedJob(Job):
         """Gradients of the initial state, and of those arguments and constants that are wanted."""
         stats = new_stats(self.name, "backward")
         stats.engine = "compiled"
-        n = len(arguments)
-        asked = [i for i, w in enumerate(wanted) if w]
-        numbers = tuple(i - n for i in asked if i >= n), tuple(i for i in asked if i < n)
-        sweep = self.lowered.fused_sweep(y0.dtype, self.precision, *numbers)
+        sweep = self.lowered.fused_sweep(y0.dtype, self.precision, wanted, len(arguments))
         grad = grad.reshape(len(self.times), self.rows, self.features)
         with torch.no_grad(), on_device_of(y0):
             found = self._sweep(sweep, record, grad, arguments, constants)
         stats.n_func = len(record if isinstance(self.steps, GridSteps) else record[0]) * self.tableau.stages
-        gradients = {**found.arguments, **{n + c: g for c, g in found.constants.items()}}
-        return found.y.view_as(y0), [gradients.get(i) for i in range(len(wanted))]
+        return found.y.view_as(y0), found.of_inputs(len(arguments), len(wanted))
 
     def _sweep(
         self,
@@ -109,7 +101,7 @@ class FusedJob(Job):
         grad: Tensor,
         arguments: Sequence[Tensor],
         constants: Sequence[Tensor],
-    ) -> Any:
+    ) -> Swept:
         steps = self.steps
         if isinstance(steps, GridSteps):
             return sweep_grid(

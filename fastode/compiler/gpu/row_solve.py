@@ -9,16 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...controller import Controller
 from ...device.progress import on_device_of
 from ...problem import Problem
 from ...rows.clock import RowsClock
 from ...rows.outputs import RowOutputs
-from ...tableau import ButcherTableau
-from ..compiled import CompiledField
-from ..dispatch import NotServed
+from ..dispatch import NotServed, fused_program
 from ..rows import NativeRows
-from .refusal import NotFused
 from .rows import RowRecord, solve_rows
 from .sweep_rows import sweep_rows
 
@@ -33,24 +29,13 @@ class FusedRows(NativeRows):
         NotServed: the step loop has to do it.
     """
 
-    def __init__(
-        self,
-        field: CompiledField,
-        problem: Problem,
-        tableau: ButcherTableau,
-        controller: Controller,
-        max_steps: int,
-        first_step: bool,
-        stops: bool,
-    ) -> None:
-        super().__init__(field, problem, tableau, controller, max_steps, first_step, stops)
+    def prepare(self, y0: Tensor, stops: bool) -> None:
         if stops:
             raise NotServed("times on which steps must end, on a GPU")
-        self.controller = controller
-        try:
-            self.program = self.native.lowered.fused(problem.y0[0].dtype, field.precision)
-        except NotFused as refusal:
-            raise NotServed(str(refusal)) from refusal
+        arguments, constants = self.inputs
+        self.program = fused_program(
+            self.native.lowered, y0, (*arguments, *constants), len(arguments), self.field.precision
+        )
 
     def integrate(self, problem: Problem, clock: RowsClock, outputs: RowOutputs, keep: bool) -> Any:
         """All steps of all rows, into ``clock`` and ``outputs``; if they are kept, the record of the accepted ones and
@@ -88,9 +73,7 @@ class FusedRows(NativeRows):
     ) -> list[Tensor | None]:
         """Gradients of the per-row arguments and the constants; that of ``y0`` takes the place of the last states'."""
         n = sum(self.native.per_row)
-        asked = [i for i, w in enumerate(wanted) if w]
-        numbers = tuple(i - n for i in asked if i >= n), tuple(i for i in asked if i < n)
-        sweep = self.native.lowered.fused_sweep(y.dtype, self.field.precision, *numbers)
+        sweep = self.native.lowered.fused_sweep(y.dtype, self.field.precision, wanted, n)
         (record, reached), times = outputs.record, outputs.due[:, :-1].contiguous()
         grad_ys, grad_y = grads
         with torch.no_grad(), on_device_of(y):
@@ -99,8 +82,7 @@ class FusedRows(NativeRows):
                 grad_ys.flatten(2), grad_y.flatten(1), inputs[:n], inputs[n:],
             )  # fmt: skip
         grad_y.copy_(found.y.view_as(grad_y))
-        gradients = {**found.arguments, **{n + c: g for c, g in found.constants.items()}}
-        return [gradients.get(i) for i in range(len(wanted))]
+        return found.of_inputs(n, len(wanted))
 
 
 def _tolerances(problem: Problem, y: Tensor) -> tuple[Tensor, Tensor]:

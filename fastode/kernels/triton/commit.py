@@ -16,17 +16,10 @@ from torch import Tensor
 
 from .arithmetic import row_of, working
 from .launch import cdiv
-from .state import COUNTS, REALS, DeviceState
+from .places import ACCEPT, FIRST_OUTPUT, N_ACCEPTED, NEXT_OUTPUT, TRIED_DT, TRIED_T, T
+from .state import DeviceState
 
 BLOCK = 1024
-
-_T = tl.constexpr(REALS.index("t"))
-_TRIED_T = tl.constexpr(REALS.index("tried_t"))
-_TRIED_DT = tl.constexpr(REALS.index("tried_dt"))
-_ACCEPT = tl.constexpr(COUNTS.index("accept"))
-_N_ACCEPTED = tl.constexpr(COUNTS.index("n_accepted"))
-_NEXT_OUTPUT = tl.constexpr(COUNTS.index("next_output"))
-_FIRST_OUTPUT = tl.constexpr(COUNTS.index("first_output"))
 
 
 @triton.jit
@@ -60,26 +53,26 @@ def commit_kernel(y_ptr, y1_ptr, first_slope_ptr, slopes, reals_ptr, counts_ptr,
     inside = at < count
     if SHARED:
         row = tl.zeros([1], tl.int64)
-        accept = tl.load(counts_ptr + rows * _ACCEPT + row) != 0
+        accept = tl.load(counts_ptr + rows * ACCEPT + row) != 0
     else:
         row = row_of(begin, tl.arange(0, BLOCK), columns)
-        accept = tl.load(counts_ptr + rows * _ACCEPT + row, mask=inside, other=0) != 0
+        accept = tl.load(counts_ptr + rows * ACCEPT + row, mask=inside, other=0) != 0
     if tl.max(accept.to(tl.int32), axis=0) > 0:
         mask = inside & accept
         new = tl.load(y1_ptr + at, mask=mask, other=0.0)
-        first = tl.load(counts_ptr + rows * _FIRST_OUTPUT + row, mask=accept, other=0)
-        last = tl.load(counts_ptr + rows * _NEXT_OUTPUT + row, mask=accept, other=0)
+        first = tl.load(counts_ptr + rows * FIRST_OUTPUT + row, mask=accept, other=0)
+        last = tl.load(counts_ptr + rows * NEXT_OUTPUT + row, mask=accept, other=0)
         outputs = tl.max(last - first, axis=0)
         if outputs > 0 or KEEP:
             old = tl.load(y_ptr + at, mask=mask, other=0.0)
             if KEEP:
-                place = tl.load(counts_ptr + rows * _N_ACCEPTED + row) - 1 - kept
+                place = tl.load(counts_ptr + rows * N_ACCEPTED + row) - 1 - kept
                 tl.store(kept_ptr + place * count + at, old, mask=mask)
             y = working(old)
             y1 = working(new)
-            t = tl.load(reals_ptr + rows * _TRIED_T + row, mask=accept, other=0.0)
-            dt = tl.load(reals_ptr + rows * _TRIED_DT + row, mask=accept, other=1.0)
-            t1 = tl.load(reals_ptr + rows * _T + row, mask=accept, other=0.0)
+            t = tl.load(reals_ptr + rows * TRIED_T + row, mask=accept, other=0.0)
+            dt = tl.load(reals_ptr + rows * TRIED_DT + row, mask=accept, other=1.0)
+            t1 = tl.load(reals_ptr + rows * T + row, mask=accept, other=0.0)
             if KEEP:
                 if tl.program_id(0) == 0:
                     tl.store(log_ptr + place * 5, t)

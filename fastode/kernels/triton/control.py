@@ -16,40 +16,39 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..row_state import EVENT, FINISHED, LEAST_ERROR, LEAST_SHARE, NON_FINITE, RUNNING, STEP_UNDERFLOW, TOO_MANY_STEPS
 from .arithmetic import before_end, clamp, nan_max, nan_min, power
 from .finish import PartialSums
 from .launch import cdiv
-from .state import COUNTS, REALS, DeviceState
-
-_RUNNING = tl.constexpr(RUNNING)
-_FINISHED = tl.constexpr(FINISHED)
-_EVENT = tl.constexpr(EVENT)
-_STEP_UNDERFLOW = tl.constexpr(STEP_UNDERFLOW)
-_NON_FINITE = tl.constexpr(NON_FINITE)
-_TOO_MANY_STEPS = tl.constexpr(TOO_MANY_STEPS)
-_LEAST_ERROR = tl.constexpr(LEAST_ERROR)
-_LEAST_SHARE = tl.constexpr(LEAST_SHARE)
-_MAX_DOUBLE = tl.constexpr(1.7976931348623157e308)
-
-_T = tl.constexpr(REALS.index("t"))
-_T1 = tl.constexpr(REALS.index("t1"))
-_DT = tl.constexpr(REALS.index("dt"))
-_SIZE = tl.constexpr(REALS.index("size"))
-_HISTORY = tl.constexpr(REALS.index("history"))
-_OLDER = tl.constexpr(REALS.index("older"))
-_ERR = tl.constexpr(REALS.index("err"))
-_T_END = tl.constexpr(REALS.index("t_end"))
-_TRIED_T = tl.constexpr(REALS.index("tried_t"))
-_TRIED_DT = tl.constexpr(REALS.index("tried_dt"))
-_STATUS = tl.constexpr(COUNTS.index("status"))
-_ACCEPT = tl.constexpr(COUNTS.index("accept"))
-_N_ACCEPTED = tl.constexpr(COUNTS.index("n_accepted"))
-_N_REJECTED = tl.constexpr(COUNTS.index("n_rejected"))
-_NEXT_STOP = tl.constexpr(COUNTS.index("next_stop"))
-_NEXT_OUTPUT = tl.constexpr(COUNTS.index("next_output"))
-_FIRST_OUTPUT = tl.constexpr(COUNTS.index("first_output"))
-_SINCE_OUTPUT = tl.constexpr(COUNTS.index("since_output"))
+from .places import (
+    ACCEPT,
+    DT,
+    ERR,
+    EVENT,
+    FINISHED,
+    FIRST_OUTPUT,
+    HISTORY,
+    LEAST_ERROR,
+    LEAST_SHARE,
+    MAX_DOUBLE,
+    N_ACCEPTED,
+    N_REJECTED,
+    NEXT_OUTPUT,
+    NEXT_STOP,
+    NON_FINITE,
+    OLDER,
+    RUNNING,
+    SINCE_OUTPUT,
+    SIZE,
+    STATUS,
+    STEP_UNDERFLOW,
+    T1,
+    T_END,
+    TOO_MANY_STEPS,
+    TRIED_DT,
+    TRIED_T,
+    T,
+)
+from .state import DeviceState
 
 
 @triton.jit
@@ -83,7 +82,7 @@ def _judged(err, tried, size, history, older, limits_ptr, LOCKSTEP: tl.constexpr
     factor_max = _limit(limits_ptr, 3, ROWS)
     dt_min = _limit(limits_ptr, 4, ROWS)
     dt_max = _limit(limits_ptr, 5, ROWS)
-    finite = tl.abs(err) <= _MAX_DOUBLE
+    finite = tl.abs(err) <= MAX_DOUBLE
     # numbers of which power takes the logarithm
     positive = tl.where(finite & (err > 0), err, 1.0)
     if LOCKSTEP:
@@ -92,7 +91,7 @@ def _judged(err, tried, size, history, older, limits_ptr, LOCKSTEP: tl.constexpr
         factor = nan_min(factor_max, nan_max(wanted, tl.where(err < 1, 1.0, factor_min)))
         factor = tl.where(err == 0, factor_max, factor)
         following = tl.where(err == err, tried * factor, dt_min)
-        following = tl.where(tl.abs(following) <= _MAX_DOUBLE, clamp(following, dt_min, dt_max), dt_min)
+        following = tl.where(tl.abs(following) <= MAX_DOUBLE, clamp(following, dt_min, dt_max), dt_min)
     else:
         accept = (err <= 1) | ((tried <= dt_min) & (err == err))
         exponent = tl.where(accept, -_limit(limits_ptr, 6, ROWS), -1.0 / order)
@@ -117,42 +116,42 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
     here = r < rows
     reals = reals_ptr + r
     counts = counts_ptr + r
-    status = tl.load(counts + rows * _STATUS, mask=here, other=_FINISHED)
-    running = here & (status == _RUNNING)
-    t = tl.load(reals + rows * _T, mask=here, other=0.0)
-    size = tl.load(reals + rows * _SIZE, mask=here, other=0.0)
-    t_end = tl.load(reals + rows * _T_END, mask=here, other=0.0)
-    next_stop = tl.load(counts + rows * _NEXT_STOP, mask=here, other=0)
-    next_output = tl.load(counts + rows * _NEXT_OUTPUT, mask=here, other=0)
-    n_accepted = tl.load(counts + rows * _N_ACCEPTED, mask=here, other=0)
-    attempts = n_accepted + tl.load(counts + rows * _N_REJECTED, mask=here, other=0)
-    since_output = tl.load(counts + rows * _SINCE_OUTPUT, mask=here, other=0)
+    status = tl.load(counts + rows * STATUS, mask=here, other=FINISHED)
+    running = here & (status == RUNNING)
+    t = tl.load(reals + rows * T, mask=here, other=0.0)
+    size = tl.load(reals + rows * SIZE, mask=here, other=0.0)
+    t_end = tl.load(reals + rows * T_END, mask=here, other=0.0)
+    next_stop = tl.load(counts + rows * NEXT_STOP, mask=here, other=0)
+    next_output = tl.load(counts + rows * NEXT_OUTPUT, mask=here, other=0)
+    n_accepted = tl.load(counts + rows * N_ACCEPTED, mask=here, other=0)
+    attempts = n_accepted + tl.load(counts + rows * N_REJECTED, mask=here, other=0)
+    since_output = tl.load(counts + rows * SINCE_OUTPUT, mask=here, other=0)
     broken = here & (t != t)
     hopeless = broken
     paused = broken
     if not START:
-        dt = tl.load(reals + rows * _DT, mask=here, other=0.0)
-        t1 = tl.load(reals + rows * _T1, mask=here, other=0.0)
-        history = tl.load(reals + rows * _HISTORY, mask=here, other=1.0)
-        older = tl.load(reals + rows * _OLDER, mask=here, other=1.0)
+        dt = tl.load(reals + rows * DT, mask=here, other=0.0)
+        t1 = tl.load(reals + rows * T1, mask=here, other=0.0)
+        history = tl.load(reals + rows * HISTORY, mask=here, other=1.0)
+        older = tl.load(reals + rows * OLDER, mask=here, other=1.0)
         err = _error_norm(partial_ptr, bounds_ptr, elements_ptr, r, here, rows, PARTS, ROWS, FOLD)
         tried = tl.abs(dt)
         backward = dt < 0
         accept, following = _judged(err, tried, size, history, older, limits_ptr, LOCKSTEP, ROWS)
         accept = accept & running
         broken = running & (err != err)
-        hopeless = broken & ((tried <= _limit(limits_ptr, 4, ROWS)) | (tried <= tl.abs(t_end - t) * _LEAST_SHARE))
+        hopeless = broken & ((tried <= _limit(limits_ptr, 4, ROWS)) | (tried <= tl.abs(t_end - t) * LEAST_SHARE))
         # one row may be read by many threads: what they have read is overwritten only when all of them have come here
         tl.debug_barrier()
-        tl.store(reals + rows * _TRIED_T, t, mask=here)
-        tl.store(reals + rows * _TRIED_DT, dt, mask=here)
-        tl.store(reals + rows * _ERR, err, mask=running)
+        tl.store(reals + rows * TRIED_T, t, mask=here)
+        tl.store(reals + rows * TRIED_DT, dt, mask=here)
+        tl.store(reals + rows * ERR, err, mask=running)
         t = tl.where(accept, t1, t)
-        tl.store(reals + rows * _OLDER, history, mask=accept)
-        tl.store(reals + rows * _HISTORY, tl.where(err > _LEAST_ERROR, err, _LEAST_ERROR), mask=accept)
-        tl.store(counts + rows * _ACCEPT, accept.to(tl.int64), mask=here)
-        tl.store(counts + rows * _N_ACCEPTED, n_accepted + accept.to(tl.int64), mask=here)
-        tl.store(counts + rows * _N_REJECTED, attempts - n_accepted + (running & ~accept).to(tl.int64), mask=here)
+        tl.store(reals + rows * OLDER, history, mask=accept)
+        tl.store(reals + rows * HISTORY, tl.where(err > LEAST_ERROR, err, LEAST_ERROR), mask=accept)
+        tl.store(counts + rows * ACCEPT, accept.to(tl.int64), mask=here)
+        tl.store(counts + rows * N_ACCEPTED, n_accepted + accept.to(tl.int64), mask=here)
+        tl.store(counts + rows * N_REJECTED, attempts - n_accepted + (running & ~accept).to(tl.int64), mask=here)
         attempts += running.to(tl.int64)
         more_stops = here & (next_stop < n_stops)
         stop = tl.load(stops_ptr + r * n_stops + next_stop, mask=more_stops, other=float("nan"))
@@ -163,7 +162,7 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
             following = tl.where(resumed, nan_max(following, size), following)
         size = tl.where(running, following, size)
         next_stop += at_stop.to(tl.int64)
-        tl.store(counts + rows * _NEXT_STOP, next_stop, mask=here)
+        tl.store(counts + rows * NEXT_STOP, next_stop, mask=here)
         # times of outputs come in order, so that those that were passed are the first of what is left
         first_output = next_output
         more = tl.full([], 1, tl.int32)
@@ -175,8 +174,8 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
             found = tl.sum(passed.to(tl.int64), axis=1)
             next_output += found
             more = tl.max((found == OUTPUTS).to(tl.int32), axis=0)
-        tl.store(counts + rows * _FIRST_OUTPUT, first_output, mask=here)
-        tl.store(counts + rows * _NEXT_OUTPUT, next_output, mask=here)
+        tl.store(counts + rows * FIRST_OUTPUT, first_output, mask=here)
+        tl.store(counts + rows * NEXT_OUTPUT, next_output, mask=here)
         since_output = tl.where(next_output > first_output, 0, since_output)
 
     else:
@@ -210,23 +209,23 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
         t1 = tl.where(cut, stop, t + dt)
         underflow = t1 == t
         lost = ~(size > 0)
-    stopped = tl.where(underflow, _STEP_UNDERFLOW, _RUNNING)
-    stopped = tl.where(spent, _TOO_MANY_STEPS, stopped)
-    stopped = tl.where(paused, _EVENT, stopped)
-    stopped = tl.where(lost, _NON_FINITE, stopped)
-    stopped = tl.where(ended, _FINISHED, stopped)
+    stopped = tl.where(underflow, STEP_UNDERFLOW, RUNNING)
+    stopped = tl.where(spent, TOO_MANY_STEPS, stopped)
+    stopped = tl.where(paused, EVENT, stopped)
+    stopped = tl.where(lost, NON_FINITE, stopped)
+    stopped = tl.where(ended, FINISHED, stopped)
     if not LOCKSTEP:
-        stopped = tl.where(hopeless | (broken & (stopped == _STEP_UNDERFLOW)), _NON_FINITE, stopped)
+        stopped = tl.where(hopeless | (broken & (stopped == STEP_UNDERFLOW)), NON_FINITE, stopped)
     status = tl.where(running, stopped.to(tl.int64), status)
-    goes_on = here & (status == _RUNNING)
+    goes_on = here & (status == RUNNING)
     dt = tl.where(goes_on, dt, 0.0)
     t1 = tl.where(goes_on, t1, t)
-    tl.store(reals + rows * _T, t, mask=here)
-    tl.store(reals + rows * _T1, t1, mask=here)
-    tl.store(reals + rows * _DT, dt, mask=here)
-    tl.store(reals + rows * _SIZE, size, mask=here)
-    tl.store(counts + rows * _STATUS, status, mask=here)
-    tl.store(counts + rows * _SINCE_OUTPUT, since_output, mask=goes_on)
+    tl.store(reals + rows * T, t, mask=here)
+    tl.store(reals + rows * T1, t1, mask=here)
+    tl.store(reals + rows * DT, dt, mask=here)
+    tl.store(reals + rows * SIZE, size, mask=here)
+    tl.store(counts + rows * STATUS, status, mask=here)
+    tl.store(counts + rows * SINCE_OUTPUT, since_output, mask=goes_on)
     start = t.to(times_ptr.dtype.element_ty)
     length = dt.to(times_ptr.dtype.element_ty)
     for i in tl.static_range(len(NODES)):
@@ -272,12 +271,12 @@ def poll_kernel(reals_ptr, counts_ptr, out_ptr, rows, BLOCK: tl.constexpr):
     for first in range(0, rows, BLOCK):
         r = first + tl.arange(0, BLOCK)
         here = r < rows
-        runs = here & (tl.load(counts_ptr + rows * _STATUS + r, mask=here, other=_FINISHED) == _RUNNING)
-        left = tl.load(reals_ptr + rows * _T_END + r, mask=here, other=0.0)
-        left = tl.abs(left - tl.load(reals_ptr + rows * _T + r, mask=here, other=0.0))
-        size = tl.load(reals_ptr + rows * _SIZE + r, mask=here, other=1.0)
+        runs = here & (tl.load(counts_ptr + rows * STATUS + r, mask=here, other=FINISHED) == RUNNING)
+        left = tl.load(reals_ptr + rows * T_END + r, mask=here, other=0.0)
+        left = tl.abs(left - tl.load(reals_ptr + rows * T + r, mask=here, other=0.0))
+        size = tl.load(reals_ptr + rows * SIZE + r, mask=here, other=1.0)
         running += runs.to(tl.float64)
-        accepted += tl.load(counts_ptr + rows * _N_ACCEPTED + r, mask=here, other=0).to(tl.float64)
+        accepted += tl.load(counts_ptr + rows * N_ACCEPTED + r, mask=here, other=0).to(tl.float64)
         most = tl.maximum(most, tl.where(runs, left / size, 0.0))
     tl.store(out_ptr, tl.sum(running, axis=0))
     tl.store(out_ptr + 1, tl.max(most, axis=0))

@@ -14,6 +14,7 @@ from fastode.compiler.gpu.configurations import settings_for
 from fastode.compiler.gpu.evaluate import evaluate
 from fastode.compiler.gpu.fused import FusedProgram
 from fastode.compiler.gpu.grid import solve_grid
+from fastode.compiler.gpu.kernels import Kernels
 from fastode.compiler.gpu.rows import RowRecord, solve_rows
 from fastode.compiler.gpu.step import attempt_step
 from fastode.controller import Controller
@@ -34,18 +35,19 @@ FIELDS: dict[str, Callable[[torch.dtype, bool], Traced]] = {
 }
 
 
-class Reporting(FusedProgram):
-    """A program whose kernels are compiled for a target where they would be launched.
+class Reporting(Kernels):
+    """Kernels that are compiled for a target where they would be launched.
 
     Attributes:
         reports: by the kernel's name.
     """
 
-    def __init__(self, found: Traced, target: int | str, precision: str = "ieee") -> None:
-        settings = settings_for(found.program, found.dtype, precision)
-        super().__init__(found.program, found.dtype, found.shared_time, settings)
-        self.target, self.is_amd = target, isinstance(target, str)
-        self.reports: dict[str, Any] = {}
+    target: int | str
+    reports: dict[str, Any]
+
+    def compile_for(self, target: int | str) -> None:
+        """From now on, in new reports."""
+        self.target, self.is_amd, self.reports = target, isinstance(target, str), {}
 
     def kernel(self, make: Callable[..., Any], *key: Any) -> Any:
         function = super().kernel(make, *key)
@@ -61,10 +63,16 @@ class Reporting(FusedProgram):
         return Compiling()
 
 
+class ReportingProgram(Reporting, FusedProgram):
+    """The kernels of solves."""
+
+
 def reports(field: str, dtype: torch.dtype, target: int | str, kernel: str, precision: str = "ieee") -> dict[str, Any]:
     """Reports on a kernel, and on those that are launched with it."""
     found = FIELDS[field](dtype, kernel in ("solve_grid", "attempt_step"))
-    program = Reporting(found, target, precision)
+    settings = settings_for(found.program, found.dtype, precision)
+    program = ReportingProgram(found.program, found.dtype, found.shared_time, settings)
+    program.compile_for(target)
     features = found.features
     y = torch.ones(ROWS, features, dtype=dtype)
     t = torch.zeros(ROWS, dtype=torch.float64)

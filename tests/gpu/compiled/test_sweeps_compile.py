@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from fastode.compiler.gpu.sweep import sweep_steps
 from fastode.compiler.gpu.sweep_rows import sweep_rows
 from fastode.methods import lookup
 
-from .compiling import FIELDS, ROWS, report
+from .compiling import FIELDS, ROWS, Reporting
 
 #: a compilation takes seconds: the other targets in the slow tests
 TARGETS = [80, *(pytest.param(target, marks=pytest.mark.slow) for target in (90, 100, "gfx942"))]
@@ -38,35 +37,15 @@ SPILLED_DOUBLE = {
 }
 
 
-class Reporting(FusedSweep):
-    """A sweep whose kernels are compiled for a target where they would be launched.
-
-    Attributes:
-        reports: by the kernel's name.
-    """
-
-    target: int | str
-    reports: dict[str, Any]
-
-    def kernel(self, make: Callable[..., Any], *key: Any) -> Any:
-        function = super().kernel(make, *key)
-
-        class Compiling:
-            def __getitem__(_, grid: tuple[int, ...]) -> Callable[..., None]:
-                def compiled(*args: Any, **keywords: Any) -> None:
-                    found = report.compile_for(self.target, function, args, grid, **keywords)
-                    self.reports[function.fn.__name__] = found
-
-                return compiled
-
-        return Compiling()
+class ReportingSweep(Reporting, FusedSweep):
+    """The kernels of sweeps."""
 
 
 def reports(field: str, dtype: torch.dtype, target: int | str, rows: bool) -> dict[str, Any]:
     """Reports on the kernels of a sweep with the gradients of all constants."""
     found = FIELDS[field](dtype, not rows)
-    sweep = Reporting(found.program, dtype, not rows, range(len(found.constants)))
-    sweep.target, sweep.is_amd, sweep.reports = target, isinstance(target, str), {}
+    sweep = ReportingSweep(found.program, dtype, not rows, range(len(found.constants)))
+    sweep.compile_for(target)
     y, times = torch.ones(ROWS, found.features, dtype=dtype), torch.zeros(ROWS, 2, dtype=torch.float64)
     inputs = (found.arguments, found.constants)
     if rows:

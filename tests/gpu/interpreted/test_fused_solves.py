@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import fastode
+from fastode.compiler.gpu.refusal import NotFused
 from fastode.nn import CNF, NeuralODE
 
 
@@ -181,6 +182,30 @@ def test_what_no_kernel_serves_takes_the_loop_and_says_why(
     account = fastode.last_stats()
     assert account is not None
     assert account.engine != "compiled" and account.reason.startswith("not native: ") and why in account.reason
+
+
+def test_a_field_whose_gradient_has_no_kernel_is_refused_before_it_is_solved(
+    on_gpu: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a gradient it is served."""
+
+    def refuse(*_: Any) -> Any:
+        raise NotFused("the adjoint is too wide")
+
+    monkeypatch.setattr("fastode.compiler.gpu.fused_sweep.adjoint_field_of", refuse)
+    on_gpu(True)
+    field, mu = fastode.compile(van_der_pol), MU.clone().requires_grad_()
+    runs = [
+        lambda mu: fastode.odeint(fastode.compile(lambda t, y: -y), Y0 * mu[:, None], TIMES)[-1],
+        lambda mu: fastode.solve(field, Y0, t_eval=TIMES, args=(mu,)).ys,
+    ]
+    for run in runs:
+        run(mu).sum().backward()
+        with fastode.stats() as log:
+            run(mu)
+            run(mu.detach())
+        assert log[1].engine == "compiled"
+        assert log[0].engine != "compiled" and log[0].reason.endswith("no fused GPU kernel: the adjoint is too wide")
 
 
 def test_a_field_that_is_too_wide_is_refused_by_its_width(on_gpu: Callable[[bool], None]) -> None:
