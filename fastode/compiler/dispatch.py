@@ -174,7 +174,7 @@ def fused_program(
     """
     wanted = [x.requires_grad for x in inputs]
     try:
-        program = lowered.fused(y.dtype, precision)
+        program = lowered.fused(y.dtype, precision, y.device)
         if torch.is_grad_enabled() and (y.requires_grad or any(wanted)):
             lowered.fused_sweep(y.dtype, precision, wanted, n_arguments)
     except NotFused as refusal:

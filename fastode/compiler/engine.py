@@ -86,16 +86,17 @@ class Lowered:
             self._adjoints[key] = _native.FieldProgram(lower(derived, self.shapes, self.shared_time))
         return self._adjoints[key]
 
-    def fused(self, dtype: torch.dtype, precision: str) -> FusedProgram:
-        """The kernels of a GPU.
+    def fused(self, dtype: torch.dtype, precision: str, device: torch.device) -> FusedProgram:
+        """The kernels of a GPU, as its shared memory allows them.
 
         Raises:
             NotFused: there are none for this program.
         """
-        from .gpu.configurations import settings_for
+        from .gpu.configurations import settings_for, shared_bytes_of
         from .gpu.fused import FusedProgram
 
-        return cast("FusedProgram", self._made(FusedProgram, settings_for, dtype, precision))
+        settings = functools.partial(settings_for, shared_bytes=shared_bytes_of(device))
+        return cast("FusedProgram", self._made(FusedProgram, settings, dtype, precision, device))
 
     def fused_sweep(self, dtype: torch.dtype, precision: str, wanted: Sequence[bool], n_arguments: int) -> FusedSweep:
         """The kernels of a GPU for the gradients of those arguments and, after them, constants that are wanted.
@@ -109,11 +110,20 @@ class Lowered:
         numbers = [i for i, w in enumerate(wanted) if w]
         constants = tuple(i - n_arguments for i in numbers if i >= n_arguments)
         arguments = tuple(i for i in numbers if i < n_arguments)
-        return cast("FusedSweep", self._made(FusedSweep, sweep_settings_for, dtype, precision, constants, arguments))
+        made = self._made(FusedSweep, sweep_settings_for, dtype, precision, None, constants, arguments)
+        return cast("FusedSweep", made)
 
-    def _made(self, kind: Any, settings: Callable[..., Any], dtype: torch.dtype, precision: str, *inputs: Any) -> Any:
-        """``kind(program, ...)``, made once; a refusal is given again."""
-        key = (kind, dtype, precision, *inputs)
+    def _made(
+        self,
+        kind: Any,
+        settings: Callable[..., Any],
+        dtype: torch.dtype,
+        precision: str,
+        device: torch.device | None,
+        *inputs: Any,
+    ) -> Any:
+        """``kind(program, ...)``, made once (for a device, if its settings follow it); a refusal is given again."""
+        key = (kind, dtype, precision, device, *inputs)
         found = self._fused.get(key)
         if found is None:
             try:

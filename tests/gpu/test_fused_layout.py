@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from compiler.registry import Wrapped
 from torch import Tensor, nn
 
 from fastode.compiler.gpu import NotFused
-from fastode.compiler.gpu.configurations import settings_for
+from fastode.compiler.gpu.configurations import settings_for, shared_bytes_of
 from fastode.compiler.gpu.fused import FusedProgram
 from fastode.compiler.gpu.layout import Layout, Part, Run, Tie, runs
 from fastode.compiler.gpu.settings import Settings
@@ -121,6 +122,24 @@ def test_settings_follow_the_widths() -> None:
     assert settings_for(large, torch.float32, shared_bytes=300 * 1024) == Settings(8, 8, "ieee", 32, False)
 
 
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"shared_memory_per_block": 49152, "shared_memory_per_block_optin": 166912}, 166912),
+        ({"shared_memory_per_block": 65536}, 65536),
+    ],
+    ids=["A100", "gfx942"],
+)
+def test_settings_follow_the_shared_memory_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, properties: dict[str, int], expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(**properties))
+    found = shared_bytes_of(torch.device("cuda", 0))
+    assert found == expected
+    network = traced(Wrapped(mlp(2, 128, 128, 2)).double(), torch.zeros(3, 2).double()).program
+    assert settings_for(network, torch.float64, shared_bytes=found).slopes_in_memory == (expected < 144 * 1024)
+
+
 def test_the_source_is_the_same_every_time_and_can_be_read() -> None:
     pytest.importorskip("triton")
     from fastode.compiler.gpu.evaluate import _kernel
@@ -136,6 +155,7 @@ def test_the_source_is_the_same_every_time_and_can_be_read() -> None:
 def test_fastode_needs_triton_only_where_a_kernel_is_made() -> None:
     code = """
 import sys
+from types import SimpleNamespace
 sys.modules["triton"] = None
 import torch, fastode
 from fastode.compiler.gpu import NotFused

@@ -43,9 +43,9 @@ def settings_for(
     """The settings of a program's kernels.
 
     Args:
-        shared_bytes: shared memory that a block may have (``shared_memory_per_block_optin`` of torch's device
-            properties). The compiler keeps matrices there for the whole solve, unless the loop over the stages writes
-            to memory: with too little of it, the slopes are kept in memory.
+        shared_bytes: shared memory that a block may have (:func:`shared_bytes_of`). The compiler keeps matrices there
+            for the whole solve, unless the loop over the stages writes to memory: with too little of it, the slopes are
+            kept in memory.
     """
     ops = program.ops
     widest = max((op.width for op in ops), default=1)
@@ -63,6 +63,15 @@ def settings_for(
         tile=64 if double or precision != "ieee" else 32,
         slopes_in_memory=sum(m * n for _, m, n in matrices) * dtype.itemsize > shared_bytes - OTHER_SHARED,
     )
+
+
+def shared_bytes_of(device: torch.device) -> int:
+    """Shared memory that a block may have there; that of a GPU that has little if it is not known."""
+    if device.type != "cuda":
+        return LEAST_SHARED
+    properties = torch.cuda.get_device_properties(device)
+    # what a kernel has to ask for; on AMD's GPUs there is no more than what it gets unasked
+    return max(properties.shared_memory_per_block, getattr(properties, "shared_memory_per_block_optin", 0))
 
 
 def sweep_settings_for(program: Program, dtype: torch.dtype, precision: str = "ieee") -> Settings:

@@ -60,7 +60,7 @@ class FusedJob(Job):
         """
         stats = new_stats(self.name)
         stats.engine = "compiled"
-        program = self.lowered.fused(y0.dtype, self.precision)
+        program = self.lowered.fused(y0.dtype, self.precision, y0.device)
         y = y0.detach().reshape(self.rows, self.features)
         out = y.new_empty((len(self.times), self.rows, self.features))
         with torch.no_grad(), on_device_of(y):
