@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from .program import Program
 if TYPE_CHECKING:
     from .gpu.fused import FusedProgram
     from .gpu.fused_sweep import FusedSweep
+
+Made = TypeVar("Made")
 
 #: what `_native` returns as the outcome of a solve
 SOLVED, UNDERFLOW, TOO_MANY, BROKEN = range(4)
@@ -95,8 +97,11 @@ class Lowered:
         from .gpu.configurations import settings_for, shared_bytes_of
         from .gpu.fused import FusedProgram
 
-        settings = functools.partial(settings_for, shared_bytes=shared_bytes_of(device))
-        return cast("FusedProgram", self._made(FusedProgram, settings, dtype, precision, device))
+        def make() -> FusedProgram:
+            settings = settings_for(self.program, dtype, precision, shared_bytes_of(device))
+            return FusedProgram(self.program, dtype, self.shared_time, settings)
+
+        return self._made((FusedProgram, dtype, precision, device), make)
 
     def fused_sweep(self, dtype: torch.dtype, precision: str, wanted: Sequence[bool], n_arguments: int) -> FusedSweep:
         """The kernels of a GPU for the gradients of those arguments and, after them, constants that are wanted.
@@ -110,31 +115,25 @@ class Lowered:
         numbers = [i for i, w in enumerate(wanted) if w]
         constants = tuple(i - n_arguments for i in numbers if i >= n_arguments)
         arguments = tuple(i for i in numbers if i < n_arguments)
-        made = self._made(FusedSweep, sweep_settings_for, dtype, precision, None, constants, arguments)
-        return cast("FusedSweep", made)
 
-    def _made(
-        self,
-        kind: Any,
-        settings: Callable[..., Any],
-        dtype: torch.dtype,
-        precision: str,
-        device: torch.device | None,
-        *inputs: Any,
-    ) -> Any:
-        """``kind(program, ...)``, made once (for a device, if its settings follow it); a refusal is given again."""
-        key = (kind, dtype, precision, device, *inputs)
+        def make() -> FusedSweep:
+            settings = sweep_settings_for(self.program, dtype, precision)
+            return FusedSweep(self.program, dtype, self.shared_time, constants, arguments, settings=settings)
+
+        return self._made((FusedSweep, dtype, precision, constants, arguments), make)
+
+    def _made(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
+        """``make()``, called once for a key; a refusal is given again."""
         found = self._fused.get(key)
         if found is None:
             try:
-                chosen = settings(self.program, dtype, precision)
-                found = kind(self.program, dtype, self.shared_time, *inputs, settings=chosen)
+                found = make()
             except NotFused as refusal:
                 found = refusal
             self._fused[key] = found
         if isinstance(found, NotFused):
             raise found
-        return found
+        return cast("Made", found)
 
     def threads(self, rows: int) -> int:
         """How many threads are worth having for evaluations of ``rows`` rows between which none waits."""

@@ -155,7 +155,6 @@ def test_the_source_is_the_same_every_time_and_can_be_read() -> None:
 def test_fastode_needs_triton_only_where_a_kernel_is_made() -> None:
     code = """
 import sys
-from types import SimpleNamespace
 sys.modules["triton"] = None
 import torch, fastode
 from fastode.compiler.gpu import NotFused

@@ -30,14 +30,14 @@ def launches_of_a_step(elements: int) -> dict[str, list[Callable[[], object]]]:
     rule = Controller(DOPRI5.order)
     state = DeviceState.begin(t, t + 1, t.new_empty((1, 0)), due, DOPRI5.stages, y.dtype, rule, 100)
     partial, out = PartialSums.of((y,), 1, lockstep=True), y.new_empty((1, 1, elements))
-    ((rtol, atol, elementwise),) = Tolerances((y,), (1e-6,), (1e-6,)).pairs
+    (tolerance,) = Tolerances((y,), (1e-6,), (1e-6,)).pairs
 
     def stage_at(i: int) -> Callable[[], object]:
         return lambda: stage(y, state.real("dt"), slopes[:i], DOPRI5.matrix[i])
 
     def judge() -> None:
         weights = DOPRI5.weights, DOPRI5.error_weights
-        finish(y, slopes[6], False, state.real("dt"), slopes, *weights, (rtol, atol, elementwise), partial, 0)
+        finish(y, slopes[6], False, state.real("dt"), slopes, *weights, tolerance, partial, 0)
 
     return {
         "stage": [stage_at(i) for i in range(1, DOPRI5.stages)],
