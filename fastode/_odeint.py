@@ -63,13 +63,14 @@ def odeint(
 
     Reference: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., II.4 (step size control).
     """
-    reason = ""
+    reason, compiled = "", None
     if isinstance(func, CompiledField):
         served, reason = natively(func, y0, t, args, rtol, atol, method, options, event_fn)
         if served is not None:
             return served
+        compiled = func
         func = func.uncompiled
-    request = prepare(func, y0, t, args, rtol, atol, method, options, reason)
+    request = prepare(func, y0, t, args, rtol, atol, method, options, reason, compiled)
     return solve(request, event_fn)
 
 
@@ -139,7 +140,9 @@ def odeint_adjoint(
     if not all(isinstance(p, Tensor) for p in params):
         other = next(p for p in params if not isinstance(p, Tensor))
         raise UnsupportedInput(f"`adjoint_params` must hold tensors, but holds a {type(other).__name__}")
+    compiled = None
     if isinstance(func, CompiledField):
+        compiled = func
         func = func.uncompiled
     kept = tuple(p for p in params if p.requires_grad)
     if len(kept) != len(params) and callable(adjoint_options.get("norm")):
@@ -148,7 +151,7 @@ def odeint_adjoint(
             "adjoint pass, and will not appear as a tensor in the adjoint norm.",
             stacklevel=2,
         )
-    request = prepare(func, y0, t, args, rtol, atol, method, options, reason)
+    request = prepare(func, y0, t, args, rtol, atol, method, options, reason, compiled)
     backward = Settings(
         rtol=rtol if adjoint_rtol is None else adjoint_rtol,
         atol=atol if adjoint_atol is None else adjoint_atol,

@@ -142,7 +142,7 @@ def integrate(
         reason = lockstep.refusal(problem, tableau, clock, observer)
         if not reason:
             reason = lockstep.integrate(
-                problem, tableau, clock, cast("Outputs", observer), k0, first_step, jump, engine.cuda_graph
+                problem, tableau, clock, cast("Outputs", observer), k0, first_step, jump, engine.no_graph
             )
         if not reason:
             return

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ from .problem import (
 from .stats import SolveStats, new_stats
 from .tableau import ButcherTableau
 from .tree import Parts, unflatten
+
+if TYPE_CHECKING:
+    from .compiler.compiled import CompiledField
 
 ADAPTIVE_OPTIONS = frozenset(
     [
@@ -127,6 +130,8 @@ class Request:
     callbacks: tuple[Callback | None, Callback | None, Callback | None]
     #: why a faster way to solve this was not taken
     note: str = ""
+    #: the compiled field whose function ``func`` is, if there is one
+    compiled: CompiledField | None = None
 
     @cached_property
     def direction(self) -> float:
@@ -175,9 +180,22 @@ class Request:
     def engine(self, stats: SolveStats) -> Engine:
         """The engine of the solve; its name and reason go to the account."""
         engine = select(self.y0, self.options.get("engine"))
-        engine.cuda_graph = bool(self.options.get("cuda_graph", False))
+        engine.no_graph = self._no_graph(engine)
         stats.engine, stats.reason = engine.name, self.note or engine.reason
         return engine
+
+    def _no_graph(self, engine: Engine) -> str:
+        """Why a solve that stays on a device does not repeat its attempts as a CUDA graph; "" if it is to."""
+        wanted = self.options.get("cuda_graph")
+        if wanted not in (None, True, False):
+            raise InvalidArgument(f"options['cuda_graph'] must be True, False or None (automatic), but is {wanted!r}")
+        if wanted is not None:
+            return "" if wanted else "not wanted"
+        if self.compiled is None:
+            return "of this field it is not known that it does nothing but launch kernels: fastode.compile can see it"
+        if not (engine.on_device and self.spec is None and self.compiled.is_traced(self.y0[0], self.args)):
+            return "the field is not compiled for this state"
+        return ""
 
     def clock(self, problem: Problem, stops: dict[float, int] | None = None) -> LockstepClock:
         """The clock of an adaptive solve.
@@ -272,6 +290,7 @@ def prepare(
     method: str | None,
     options: dict[str, Any] | None,
     note: str = "",
+    compiled: CompiledField | None = None,
 ) -> Request:
     """Check the arguments of a call, in torchdiffeq's order and with its types of exception."""
     if not callable(func):
@@ -295,7 +314,7 @@ def prepare(
         refused = {c for c, callback in zip(CALLBACKS[allowed:], callbacks[allowed:], strict=True) if callback}
         warnings.warn(f"Solver '{name}' does not support callbacks {refused}", stacklevel=3)
     kept = (*callbacks[:allowed], *[None] * (3 - allowed))
-    return Request(func, args, parts, spec, t, rtol, atol, name, found, options, kept, note)
+    return Request(func, args, parts, spec, t, rtol, atol, name, found, options, kept, note, compiled)
 
 
 def _callback(func: Any, name: str) -> Any:

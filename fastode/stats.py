@@ -25,6 +25,8 @@ class SolveStats:
         n_steps: attempted steps; ``n_accepted + n_rejected``.
         n_idle: attempts that were queued on a device beyond the end of the solve, before the host knew of it; they
             change nothing and their evaluations are not in ``n_func``.
+        cuda_graph: of an ``odeint`` on a device whose field the host calls: ``"captured"`` if its attempts were
+            repeated as a CUDA graph, or why they were not; ``""`` for other solves.
         t, dt: time reached, and the step size that would come next (0 for fixed grids), in units of t.
     """
 
@@ -36,6 +38,7 @@ class SolveStats:
     n_accepted: int = 0
     n_rejected: int = 0
     n_idle: int = 0
+    cuda_graph: str = ""
     t: float = 0.0
     dt: float = 0.0
 

@@ -197,6 +197,14 @@ class CompiledField(nn.Module):
             raise found
         return found
 
+    def is_traced(self, y: Tensor, args: tuple[Any, ...] = ()) -> bool:
+        """Whether there is a program for states like ``y`` ([rows, ...], or one row of up to one axis)."""
+        try:
+            self.native(y, args, batched=y.ndim > 1)
+        except (CannotCompile, InvalidArgument):
+            return False
+        return True
+
     def has_closed_form(self, y: Tensor) -> bool:
         """Whether the exact divergence at states like ``y`` needs no tangents; True if not compiled."""
         try:

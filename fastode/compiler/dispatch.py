@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from .gpu.fused import FusedProgram
 
 _ADAPTIVE = frozenset(
-    ["first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps"]
-)
+    [
+        "first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps",
+        "cuda_graph",  # its launches are few as it is
+    ]
+)  # fmt: skip
 _GRID = frozenset(["step_size", "interp"])
 
 

@@ -54,7 +54,7 @@ def integrate(
     k0: Parts,
     first: float | None,
     jump: Callable[[float, Parts], Parts] | None = None,
-    cuda_graph: bool = False,
+    no_graph: str = "not asked for",
 ) -> str:
     """Fill ``outputs`` and the account; or say why that could not be done.
 
@@ -62,7 +62,7 @@ def integrate(
         k0: the slope at the start.
         first: size of the first step, or None for Hairer's heuristic.
         jump: as in :func:`fastode.loop.integrate`.
-        cuda_graph: repeat attempts as a CUDA graph, once there are enough to come.
+        no_graph: why attempts are not repeated as a CUDA graph; "" to do so once there are enough to come.
 
     Raises:
         NonFiniteState, StepSizeUnderflow, TooManySteps: the solve cannot go on.
@@ -72,7 +72,7 @@ def integrate(
         if outputs.start(clock.t, problem.y0):
             return ""
         solve = _Solve(problem, tableau, clock, outputs, k0, first)
-        solve.run(jump, cuda_graph)
+        solve.run(jump, no_graph)
         if problem.field.traced:
             return _TAPE
         solve.settle()
@@ -104,29 +104,37 @@ class _Solve:
         self.kept = KeptSteps(self.attempt) if outputs.keeps_steps else None
         self.queued = 0
 
-    def run(self, jump: Callable[[float, Parts], Parts] | None, cuda_graph: bool) -> None:
+    def run(self, jump: Callable[[float, Parts], Parts] | None, no_graph: str) -> None:
         """Queue attempts until the solve has ended."""
-        # what is kept moves on from chunk to chunk, which a graph cannot follow
-        self.graph = Repeated(self.attempt) if cuda_graph and self.kept is None else None
+        if self.kept is not None:
+            # they move on from chunk to chunk, which a graph cannot follow
+            no_graph = no_graph or "the steps are kept for a gradient"
+        self.graph = None if no_graph else Repeated(self.attempt)
         self.attempt.start()
         while True:
             queue_attempts(self._queue, self.state, self.kept)
             if int(self.state.count("status")) != EVENT:
-                return
+                break
             self._jump(jump)
+        if self.graph is not None:
+            no_graph = self.graph.reason
+            self.graph.end()
+        self.problem.stats.cuda_graph = no_graph or "captured"
 
     def _queue(self, count: int) -> None:
         graph, stats = self.graph, self.problem.stats
-        # the first attempts compile kernels, which a capture must not
-        if graph is None or not self.queued or (count < WORTH_CAPTURING and not graph.ready):
-            for _ in range(count):
-                self.attempt()
-        else:
+        called = count
+        if graph is not None and (graph.ready or count >= WORTH_CAPTURING):
+            # the first attempt compiles kernels, which a capture must not
+            called = 0 if self.queued else 1
+        for _ in range(called):
+            self.attempt()
+        if graph is not None and called < count:
             # Python sees no evaluation but that which is captured
-            calls = stats.n_func + count * (self.tableau.stages - 1)
-            for _ in range(count):
+            calls = stats.n_func + (count - called) * (self.tableau.stages - 1)
+            for _ in range(count - called):
                 graph()
-            stats.n_func, stats.reason = calls, graph.reason
+            stats.n_func = calls
         self.queued += count
 
     def _jump(self, jump: Callable[[float, Parts], Parts] | None) -> None:

@@ -37,8 +37,8 @@ class Engine:
         self.reason = reason
         self.on_device = on_device
         self.named = named
-        #: whether a solve on the device is to repeat its attempts as a CUDA graph
-        self.cuda_graph = False
+        #: why a solve on the device does not repeat its attempts as a CUDA graph; "" if it is to
+        self.no_graph = "not asked for"
 
     def leave_device(self, why: str) -> str:
         """What the account says of a solve that does not stay on the device.

@@ -140,8 +140,30 @@ def test_a_captured_attempt_takes_the_same_steps() -> None:
         found = fastode.odeint(net, y0, t, rtol=1e-8, atol=1e-8, options={"cuda_graph": True})
     account = fastode.last_stats()
     assert account is not None and steps is not None
-    assert account.reason == "" and (account.n_func, account.n_accepted) == (steps.n_func, steps.n_accepted)
+    assert (account.reason, account.cuda_graph) == ("", "captured")
+    assert (account.n_func, account.n_accepted) == (steps.n_func, steps.n_accepted)
     assert torch.equal(found, expected)
+
+
+def test_a_wide_compiled_field_is_captured_solve_after_solve_in_the_same_memory() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(300, 300).double().cuda()
+
+    def net(t: Tensor, y: Tensor) -> Tensor:
+        return layer(y).tanh()
+
+    y0, t = torch.randn(64, 300, dtype=torch.float64).cuda(), torch.tensor([0.0, 6.0]).cuda()
+    field, settings = fastode.compile(net), {"rtol": 1e-8, "atol": 1e-8}
+    with torch.no_grad():
+        expected = fastode.odeint(net, y0, t, **settings)
+        reserved = []
+        for _ in range(4):
+            found = fastode.odeint(field, y0, t, **settings)
+            account = fastode.last_stats()
+            assert account is not None and account.cuda_graph == "captured"
+            assert torch.equal(found, expected)
+            reserved.append(torch.cuda.memory_reserved())
+    assert reserved[1] == reserved[-1]
 
 
 def test_solves_follow_the_stream_of_the_caller() -> None:

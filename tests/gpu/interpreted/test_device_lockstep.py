@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import fastode
 from fastode.device.progress import MOST_ATTEMPTS, attempts_for
+from fastode.errors import InvalidArgument
 from fastode.kernels import Engine
 from fastode.methods import lookup, methods
 from fastode.tableau import ButcherTableau
@@ -269,8 +270,57 @@ def test_attempts_are_repeated_as_a_graph_when_the_user_allows_it(monkeypatch: p
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     # evaluations were seen by Python twice as the stand-in calls it; the account has each once
     assert_same_cost(account, host)
-    # every attempt but those before the capture
-    assert account.n_steps - 8 <= recording.replays < account.n_steps
+    # every attempt but the first
+    assert recording.replays == account.n_steps + account.n_idle - 1
+    assert (account.cuda_graph, host.cuda_graph) == ("captured", "")
+
+
+def test_a_field_that_the_compiler_sees_through_is_captured_without_being_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    y0, t = torch.randn(2, 300).double(), torch.tensor([0.0, 4.0]).double()
+    monkeypatch.setattr("fastode.device.graph.captured", (recording := _Recording()).captured)
+
+    def outcome(field: Any, gradient: bool = False, **options: Any) -> str:
+        options = {"norm": "rms", **ON_DEVICE, **options}
+        recording.replays = 0
+        if gradient:
+            fastode.odeint_adjoint(
+                field, y0, t, rtol=1e-6, atol=1e-6, options=options, gradient="discrete", adjoint_params=()
+            )
+        else:
+            with torch.no_grad():
+                fastode.odeint(field, y0, t, rtol=1e-6, atol=1e-6, options=options)
+        account = fastode.last_stats()
+        assert account is not None and account.engine == "triton"
+        assert (recording.replays > 0) == (account.cuda_graph == "captured")
+        return account.cuda_graph
+
+    layer = nn.Linear(300, 300).double()
+
+    def net(t: Tensor, y: Tensor) -> Tensor:
+        return layer(y).tanh()
+
+    def branching(t: Tensor, y: Tensor) -> Tensor:
+        return net(t, y) if y.sum() < 1e9 else y
+
+    assert outcome(fastode.compile(net)) == "captured"
+    assert outcome(fastode.compile(net), cuda_graph=False) == "not wanted"
+    assert outcome(net, cuda_graph=True) == "captured"
+    assert "fastode.compile can see it" in outcome(net)
+    assert outcome(fastode.compile(branching)) == "the field is not compiled for this state"
+    assert outcome(net, gradient=True, cuda_graph=True) == "the steps are kept for a gradient"
+    with pytest.raises(InvalidArgument, match=r"'cuda_graph'.*True, False or None.*'yes'"):
+        outcome(net, cuda_graph="yes")
+
+
+def test_a_solve_of_few_attempts_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastode.device.graph.captured", (recording := _Recording()).captured)
+    y0, t = torch.randn(4, 2).double(), torch.tensor([0.0, 1e-6]).double()
+    fastode.odeint(spiral, y0, t, rtol=1e-5, atol=1e-5, options={"cuda_graph": True, **ON_DEVICE})
+    account = fastode.last_stats()
+    assert account is not None and account.cuda_graph == "never 4 attempts to queue at once"
+    assert not recording.replays
 
 
 def test_a_field_that_cannot_be_captured_is_called_and_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +329,7 @@ def test_a_field_that_cannot_be_captured_is_called_and_the_reason_is_given(monke
     found = fastode.odeint(spiral, y0, t, rtol=1e-5, atol=1e-5, options={"cuda_graph": True, **ON_DEVICE})
     account = fastode.last_stats()
     assert account is not None
-    assert account.reason == "no CUDA graph: operation not permitted when stream is capturing"
+    assert (account.cuda_graph, account.reason) == ("operation not permitted when stream is capturing", "")
     torch.testing.assert_close(found, fastode.odeint(spiral, y0, t, rtol=1e-5, atol=1e-5), rtol=1e-9, atol=1e-9)
 
 
