@@ -8,10 +8,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
+from ..kernels.launching import Again
 from ..kernels.triton import DeviceState, PartialSums, Tolerances, commit, control, finish, stage
 from ..problem import Problem
 from ..tableau import ButcherTableau
@@ -55,6 +58,8 @@ class Attempt:
         self.staged = len(y) - problem.quadratures
         self.fresh, self.known = fresh, known
         self.kept: tuple[Parts, Tensor, int] | None = None
+        #: its launches, which differ from attempt to attempt in their tensors only
+        self.again: defaultdict[Any, Again] = defaultdict(Again)
 
     def start(self) -> None:
         """Propose the first step."""
@@ -69,13 +74,14 @@ class Attempt:
         if self.fresh and not self.known:
             self.k_first = self.field(self.times[0], self.y)
         self.known = False
-        tableau, y, last = self.tableau, self.y, self.tableau.stages - 1
+        tableau, y, last, again = self.tableau, self.y, self.tableau.stages - 1, self.again
         k: list[Parts] = [self.k_first]
         z: Parts = y
         for i in range(1, tableau.stages):
             n = len(y) if i == last else self.staged
             weights = tableau.matrix[i]
-            z = (*[stage(p, self.dt, _of_part(k, j), weights) for j, p in enumerate(y[:n])], *y[n:])
+            parts = [stage(p, self.dt, _of_part(k, j), weights, again[i, j]) for j, p in enumerate(y[:n])]
+            z = (*parts, *y[n:])
             k.append(self.field(self.times[i], z))
         write = not tableau.last_stage_is_solution
         y1 = z
@@ -86,9 +92,9 @@ class Attempt:
         for j in range(controlled):
             finish(
                 y[j], y1[j], write, self.dt, _of_part(k, j), tableau.weights, tableau.error_weights,
-                self.tolerances[j], self.partial, j,
+                self.tolerances[j], self.partial, j, again["finish", j],
             )  # fmt: skip
-        control(self.state, self.partial, tableau.nodes, self.lockstep)
+        control(self.state, self.partial, tableau.nodes, self.lockstep, launch=again["control"])
         return y1, k
 
     def commit(self, y1: Parts, k: Sequence[Parts]) -> None:
@@ -96,7 +102,8 @@ class Attempt:
         for j, out in enumerate(self.out):
             kept = None if self.kept is None else (self.kept[0][j], *self.kept[1:])
             slopes = _of_part(k, j)
-            commit(self.y[j], y1[j], slopes, self.state, out, self.tableau.mid_weights, self.places, kept)
+            again = self.again["commit", j]
+            commit(self.y[j], y1[j], slopes, self.state, out, self.tableau.mid_weights, self.places, kept, launch=again)
 
 
 def _of_part(k: Sequence[Parts], part: int) -> list[Tensor]:

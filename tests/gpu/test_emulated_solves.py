@@ -45,6 +45,40 @@ def test_one_shared_step(emulated: Any, rows: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
+def test_slopes_that_are_aligned_now_and_then(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launches are repeated without asking Triton, but not where it would have compiled something else."""
+    import fastode.kernels.triton  # binds the function as it is
+    from fastode.kernels import launching
+
+    asked = []
+
+    def front_door(kernel: Any, *args: Any, **constants: Any) -> Any:
+        asked.append(kernel.__name__)
+        return original(kernel, *args, **constants)
+
+    original = launching.front_door
+    monkeypatch.setattr(launching, "front_door", front_door)
+    calls = 0
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        out = torch.empty(len(y) + 1)[calls % 5 == 0 :][: len(y)]
+        return torch.neg(y, out=out)
+
+    y0, t = torch.linspace(1, 2, 64), torch.tensor([0.0, 4.0])
+    found = fastode.odeint(field, y0, t, rtol=1e-4, atol=1e-4, options={"engine": "triton"})
+    account = fastode.last_stats()
+    assert account is not None and account.n_steps > 5
+    torch.testing.assert_close(found, fastode.odeint(lambda t, y: -y, y0, t, rtol=1e-4, atol=1e-4))
+    unaligned = len(asked)
+    asked.clear()
+    fastode.odeint(lambda t, y: -y, y0, t, rtol=1e-4, atol=1e-4, options={"engine": "triton"})
+    # once for each launch of a step but the controller's, which has another one at the start
+    assert sorted(asked) == ["commit_kernel", "control_kernel", "finish_kernel"] + ["stage_kernel"] * 6
+    assert unaligned > len(asked)
+
+
 def test_a_state_of_several_parts_and_16_bits(emulated: Any) -> None:
     y0 = (torch.linspace(0.5, 2, 12).bfloat16(), torch.ones(3, 1).bfloat16())
     t, options = torch.tensor([0.0, 1.0]), {"engine": "triton"}

@@ -14,6 +14,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from fastode.controller import Controller
+from fastode.kernels.launching import Again
 from fastode.kernels.triton import DeviceState, PartialSums, Tolerances, commit, control, finish, stage
 from fastode.methods import lookup
 
@@ -32,18 +33,22 @@ def launches_of_a_step(elements: int) -> dict[str, list[Callable[[], object]]]:
     partial, out = PartialSums.of((y,), 1, lockstep=True), y.new_empty((1, 1, elements))
     (tolerance,) = Tolerances((y,), (1e-6,), (1e-6,)).pairs
 
+    dt = state.real("dt")
+    judging, controlling, committing = Again(), Again(), Again()
+
     def stage_at(i: int) -> Callable[[], object]:
-        return lambda: stage(y, state.real("dt"), slopes[:i], DOPRI5.matrix[i])
+        again = Again()
+        return lambda: stage(y, dt, slopes[:i], DOPRI5.matrix[i], again)
 
     def judge() -> None:
         weights = DOPRI5.weights, DOPRI5.error_weights
-        finish(y, slopes[6], False, state.real("dt"), slopes, *weights, tolerance, partial, 0)
+        finish(y, slopes[6], False, dt, slopes, *weights, tolerance, partial, 0, judging)
 
     return {
         "stage": [stage_at(i) for i in range(1, DOPRI5.stages)],
         "finish": [judge],
-        "control": [lambda: control(state, partial, DOPRI5.nodes, True)],
-        "commit": [lambda: commit(y, slopes[6], slopes, state, out, DOPRI5.mid_weights)],
+        "control": [lambda: control(state, partial, DOPRI5.nodes, True, launch=controlling)],
+        "commit": [lambda: commit(y, slopes[6], slopes, state, out, DOPRI5.mid_weights, launch=committing)],
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...kernels.launching import Launch, front_door
 from ..program import Program
 from .configurations import settings_for
 from .field import Field, field_of
@@ -57,7 +58,7 @@ class FusedProgram(Kernels):
         shape = (*self.grid(rows), stages, slopes.width * self.settings.rows)
         return [torch.empty(shape, dtype=self.dtype, device=device)]
 
-    def run(self, kernel: Any, rows: int, *args: Any) -> None:
+    def run(self, kernel: Any, rows: int, *args: Any, launch: Launch = front_door) -> None:
         """Launch a kernel for ``rows`` rows, on the device and the stream of its first argument."""
         with torch.cuda.device_of(args[0]):
-            kernel[self.grid(rows)](*args, **self.launch_keywords)
+            launch(kernel, self.grid(rows), *args, **self.launch_keywords)

@@ -6,6 +6,7 @@ Three launches a step, whatever the field: the attempt has all stages and the er
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from ...device.first_step import hairer
 from ...device.kept import KeptSteps
 from ...device.progress import queue_attempts
+from ...kernels.launching import Again
 from ...kernels.reference import rms
 from ...kernels.triton import DeviceState, PartialSums, commit, control
 from ...tableau import ButcherTableau
@@ -52,6 +54,8 @@ class FusedAttempt:
         self.into = Attempt(torch.empty_like(y), torch.empty_like(y), torch.empty_like(y), self.partial.sums)
         self.times = tuple([state.real(name) for name in ("t", "dt", "t1")])
         self.kept: tuple[Parts, Tensor, int] | None = None
+        #: launches that differ from attempt to attempt in their tensors only
+        self.again: defaultdict[str, Again] = defaultdict(Again)
 
     def slope(self, t: Tensor, y: Tensor) -> Tensor:
         """The field at ``t`` (0-dim, float64)."""
@@ -66,12 +70,13 @@ class FusedAttempt:
         t, dt, t1 = self.times
         y, tried = self.y[0], self.into
         attempt_step(
-            self.program, self.tableau, (t, dt, t1), y, self.k_first, *self.inputs, self.tolerances, self.parts, tried
-        )
-        control(self.state, self.partial, (), lockstep=True)
+            self.program, self.tableau, (t, dt, t1), y, self.k_first, *self.inputs, self.tolerances, self.parts, tried,
+            self.again["attempt"],
+        )  # fmt: skip
+        control(self.state, self.partial, (), lockstep=True, launch=self.again["control"])
         kept = None if self.kept is None else (self.kept[0][0], *self.kept[1:])
         slopes = (self.k_first, tried.last_slope)
-        commit(y, tried.y1, slopes, self.state, self.out, (0.0, 0.0), kept=kept, middle=tried.y_mid)
+        commit(y, tried.y1, slopes, self.state, self.out, (0.0, 0.0), None, kept, tried.y_mid, self.again["commit"])
 
 
 def _partial_sums(program: FusedProgram, y: Tensor, parts: Sequence[int]) -> PartialSums:

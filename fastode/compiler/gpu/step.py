@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...kernels.launching import Launch, front_door
 from ...tableau import ButcherTableau
 from . import source
 from .attempt import scaled_error, stage_loop
@@ -81,6 +82,7 @@ def attempt_step(
     tolerances: tuple[Tensor, Tensor],
     parts: Sequence[int],
     into: Attempt | None = None,
+    launch: Launch = front_door,
 ) -> Attempt:
     """One attempt.
 
@@ -92,6 +94,7 @@ def attempt_step(
         tolerances: relative and absolute, of the state's dtype; [1] each, or [R, features] contiguous.
         parts: where each part of the state ends, in features.
         into: what is overwritten; None for new tensors.
+        launch: the way through Triton.
 
     Raises:
         NotFused: the tableau is of another kind.
@@ -114,5 +117,6 @@ def attempt_step(
         *(numbers.nodes, numbers.lines, *times, *program.slopes(rows, stages, y.device)),
         *(rows, *strides, stages),
         *program.inputs(arguments, constants),
+        launch=launch,
     )
     return into

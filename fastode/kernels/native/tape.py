@@ -1,147 +1,54 @@
-"""The native kernels under a tape: one autograd node around each."""
+"""The native kernels under a tape."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 
 from ...tree import Parts
 from ..binding import Binding
 from ..recycle import time_buffer
 from ..reference.combine import Weight
-from ..torch_step import TorchStep
+from ..tape import TapeStep, Transposed
 from .step import NativeStep, combine_into
 
 
-class _Transposed:
-    """What the backward pass of one part in one step shares: the cotangents of its stages.
+class _Transposed(Transposed):
+    __slots__ = ()
 
-    With ``z_i = y + dt sum_j a_ij k_j`` (and the new state as the last ``z``) the cotangents are
-
-        k_bar_j = dt sum_{i > j} a_ij z_bar_i,      y_bar = sum_i z_bar_i
-
-    Each is one kernel over the cotangents already there, where edges from every slope to every later stage would make
-    autograd scale and add them one by one.
-    """
-
-    __slots__ = ("dt", "first", "passes", "rows")
-
-    def __init__(self, rows: Sequence[Sequence[float]], dt: float) -> None:
-        self.rows = rows
-        self.dt = dt
-        #: the first stage with a node: the only one with an edge to ``y``
-        self.first = 0
-        #: the backward passes that are under way
-        self.passes: dict[int, _Cotangents] = {}
-
-    def slope(self, j: int, known: _Cotangents) -> Tensor | None:
-        """The cotangent of slope ``j``."""
-        rows, dt = self.rows, self.dt
-        bars, weights = [], []
-        for i, bar in zip(known.stages, known.bars):  # noqa: B905
-            weight = rows[i][j]
-            if weight:
-                bars.append(bar)
-                weights.append(dt * weight)
-        return known.sum(bars, weights) if bars else None
-
-
-class _Cotangents:
-    """The stages that a backward pass has visited in one step, last to first, with their cotangents."""
-
-    __slots__ = ("bars", "native", "stages")
-
-    def __init__(self) -> None:
-        self.stages: list[int] = []
-        self.bars: list[Tensor] = []
-        #: whether a kernel may sum them: their addresses are known and the sum need not be differentiable
-        self.native = True
-
-    def add(self, i: int, bar: Tensor) -> None:
-        self.stages.append(i)
-        self.bars.append(bar)
-        batched = is_functorch_wrapped_tensor(bar) or is_legacy_batchedtensor(bar)
-        if bar.requires_grad or type(bar) is not Tensor or batched:
-            self.native = False
-        elif not bar.is_contiguous():
-            self.bars[-1] = bar.contiguous()
-
-    def sum(self, bars: list[Tensor], weights: list[float]) -> Tensor:
-        """``sum_j weights[j] * bars[j]``, of at least one."""
-        if self.native:
-            out = torch.empty_like(bars[0])
-            combine_into(out, None, bars, weights)
-            return out
-        total = bars[0] * weights[0]
-        for bar, weight in zip(bars[1:], weights[1:], strict=True):
-            total = total + bar * weight
-        return total
-
-
-class _Stage(torch.autograd.Function):
-    """``z_i``, from the slope before it. Its input ``before`` is ``z_{i-1}``, or ``y`` for the first node of a step.
-
-    ``z_i`` does not depend on ``z_{i-1}``, whose cotangent is None: the edge makes every backward pass visit the stages
-    from the last to the first, so that a node finds the cotangents of all later stages.
-    The backward is made of differentiable operators where asked, so it can be differentiated again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, step: Any, shared: _Transposed, i: int, before: Tensor, k: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.shared, ctx.i = shared, i
+    def state(self, step: Any, i: int, before: Tensor, k: Tensor) -> Tensor:
         z = torch.empty_like(before)
-        if i < len(shared.rows) - 1:
-            step.stage(i, shared.dt, k.data_ptr(), z.data_ptr())
+        if i < len(self.rows) - 1:
+            step.stage(i, self.dt, k.data_ptr(), z.data_ptr())
         else:
-            step.finish(shared.dt, k.data_ptr(), z.data_ptr(), True)
+            step.finish(self.dt, k.data_ptr(), z.data_ptr(), True)
         return z
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-        shared, i, task = ctx.shared, ctx.i, torch._C._current_graph_task_id()
-        known = shared.passes.get(task)
-        if known is None:
-            known = shared.passes[task] = _Cotangents()
-        if grad is not None:
-            known.add(i, grad)
-        _, _, _, onwards, to_slope = ctx.needs_input_grad
-        slope = shared.slope(i - 1, known) if to_slope else None
-        if onwards and i > shared.first:
-            return None, None, None, None, slope
-        del shared.passes[task]  # this pass goes no further down the chain
-        start = known.sum(known.bars, [1.0] * len(known.bars)) if onwards and known.bars else None
-        return None, None, None, start, slope
+    def weighted_sum(self, bars: list[Tensor], weights: list[float]) -> Tensor:
+        dt = self.dt
+        return _combined(bars, [dt * w for w in weights])
+
+    def plain_sum(self, bars: list[Tensor]) -> Tensor:
+        return _combined(bars, [1.0] * len(bars))
 
 
-# torch.autograd.Function.apply looks for function transforms first, which costs as much as the kernel; under a
-# transform the native engine does not serve.
-_stage = super(torch.autograd.Function, _Stage).apply
+def _combined(bars: list[Tensor], weights: list[float]) -> Tensor:
+    out = torch.empty_like(bars[0])
+    combine_into(out, None, bars, weights)
+    return out
 
 
-class NativeTapeStep(TorchStep):
-    """:class:`~fastode.kernels.torch_step.TorchStep` with C++ inside.
-
-    A step is a chain of nodes, one a stage, with two edges each (:class:`_Stage`). It saves the passes over memory that
-    torch's operators make, and it has the bits of the solve without gradients. The error norm, which autograd must not
-    see, is the native one. A step size that is a tensor (a gradient of time on a fixed grid) goes through torch's
-    operators.
-    """
-
-    engine = "autograd"
+class NativeTapeStep(TapeStep):
+    """C++ inside; the error norm, which autograd must not see, is the native one."""
 
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
         self.native = NativeStep(binding)
         self.clock = time_buffer(self.tableau.stages, self.dtype)
-        #: weights of the slopes in each stage, and last in the new state
-        self.table = (*self.tableau.matrix, self.tableau.weights)
-        self.shared: list[_Transposed] = []
+        self.steps = self.native.steps
 
     def begin(self, t: Weight, dt: Weight, t1: Weight, y: Parts) -> Sequence[Tensor]:
         self.begin_at(y, dt)
@@ -159,26 +66,6 @@ class NativeTapeStep(TorchStep):
         """Go on with a step whose first slopes are known."""
         self.k = list(k)
         self.native.register(k)
-
-    def stage(self, i: int, k: Parts) -> Parts:
-        if isinstance(self.dt, Tensor):
-            return super().stage(i, k)
-        return self._node(i, k)
-
-    def advance(self, k: Parts) -> Parts:
-        if isinstance(self.dt, Tensor) or self.tableau.last_stage_is_solution:
-            return super().advance(k)
-        return self._node(len(self.table) - 1, k)
-
-    def _node(self, i: int, k: Parts) -> Parts:
-        self.k.append(k)
-        before = self.y1
-        if not self.shared[0].first:
-            before = self.y
-            for shared in self.shared:
-                shared.first = i
-        self.y1 = tuple([_stage(*of_part) for of_part in zip(self.native.steps, self.shared, repeat(i), before, k)])
-        return self.y1
 
     def error(self) -> float | Tensor:
         return self.native.error_at(self.y1, self.k[-1])

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import Launch, front_door
 from .arithmetic import row_of, working
 from .launch import cdiv
 from .places import ACCEPT, FIRST_OUTPUT, N_ACCEPTED, NEXT_OUTPUT, TRIED_DT, TRIED_T, T
@@ -112,6 +113,7 @@ def commit(
     places: Tensor | None = None,
     kept: tuple[Tensor, Tensor, int] | None = None,
     middle: Tensor | None = None,
+    launch: Launch = front_door,
 ) -> None:
     """Outputs of the attempt just judged, then ``y`` and ``slopes[0]`` move on, in the rows that accepted it.
 
@@ -129,7 +131,8 @@ def commit(
     if not count:
         return
     shared = rows == 1
-    commit_kernel[(cdiv(count, BLOCK),)](
+    launch(
+        commit_kernel, (cdiv(count, BLOCK),),
         y, y1, slopes[0], tuple(slopes), state.reals, state.counts, state.due, out,
         state.counts if places is None else places, y if kept is None else kept[0],
         state.reals if kept is None else kept[1], y if middle is None else middle,

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import Launch, front_door
 from .arithmetic import before_end, clamp, nan_max, nan_min, power
 from .finish import PartialSums
 from .launch import cdiv
@@ -242,6 +243,7 @@ def control(
     nodes: Sequence[float],
     lockstep: bool,
     start: bool = False,
+    launch: Launch = front_door,
 ) -> None:
     """Judge and propose; or only propose, at the ``start``.
 
@@ -254,7 +256,8 @@ def control(
     if not rows:
         return
     block_rows, fold, outputs = (1, 1024, 256) if rows == 1 else (64, 1, 1)
-    control_kernel[(cdiv(rows, block_rows),)](
+    launch(
+        control_kernel, (cdiv(rows, block_rows),),
         state.reals, state.counts, state.stops, state.jumps, state.due, state.times, state.limits, partial.sums,
         partial.bounds, partial.elements, rows, state.stops.shape[1], state.due.shape[1],
         NODES=tuple(nodes), PARTS=len(partial.first) - 1, START=start, LOCKSTEP=lockstep,

@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import Launch, front_door
 from ..reference.finish import Tolerance
 from .arithmetic import nan_max, working
 from .launch import WIDEST, cdiv, tile
@@ -139,6 +140,7 @@ def finish(
     tolerance: tuple[Tensor, Tensor, bool],
     partial: PartialSums,
     part: int,
+    launch: Launch = front_door,
 ) -> None:
     """Sums of squared scaled errors of one part, into ``partial``; and its new state into ``y1`` if ``write``.
 
@@ -155,7 +157,8 @@ def finish(
     used = [(k, b, e) for k, b, e in zip(slopes, weights, errors, strict=True) if (write and b != 0) or e != 0]
     block_rows, block_columns, tiles = _tiles(columns, partial.lockstep)
     spans = partial.first[part + 1] - partial.first[part]
-    finish_kernel[(cdiv(rows, block_rows), spans)](
+    launch(
+        finish_kernel, (cdiv(rows, block_rows), spans),
         y, y1, tuple([k for k, _, _ in used]), dt, *tolerance[:2], partial.sums, rows, columns, partial.first[part],
         STATE=tuple([b for _, b, _ in used]), ERROR=tuple([e for _, _, e in used]),
         ESTIMATES=bool(error_weights), WRITE=write, ELEMENTWISE=tolerance[2], TILES=tiles,

@@ -1,4 +1,4 @@
-"""A step of a solve whose loop runs on the host: stages and new states are Triton kernels, the rest is torch."""
+"""A step of a solve whose loop runs on the host: stages, new states and errors are Triton kernels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from ...tree import Parts
 from ..binding import Binding
 from ..reference.combine import Weight
 from ..torch_step import TorchStep
+from .norm import ErrorNorm
 from .stage import stage
+from .tape import TritonTapeStep
 
 
 class TritonStep(TorchStep):
@@ -21,6 +23,7 @@ class TritonStep(TorchStep):
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
         self.binding = binding
+        self.norm_of_error = ErrorNorm(binding)
 
     def begin_at(self, y: Parts, dt: Weight) -> None:
         super().begin_at(y, dt)
@@ -43,9 +46,15 @@ class TritonStep(TorchStep):
             self.y1 = tuple([stage(y, self.size, self._slopes(p), b) for p, y in enumerate(self.y)])
         return self.y1
 
+    @torch.no_grad()
+    def error(self) -> float | Tensor:
+        if self.norm_of_error.serves:
+            return self.norm_of_error(self.y, self.y1, self.size, self.k)
+        return super().error()
+
     def to_tape(self) -> TorchStep:
-        """Plain torch from here on."""
-        return TorchStep.taking_over(self.binding, self.y, self.dt, self.k, self.y1)
+        """These kernels, recording for autograd, in the middle of the present step."""
+        return TritonTapeStep.taking_over(self.binding, self.y, self.dt, self.k, self.y1)
 
     def _slopes(self, part: int) -> list[Tensor]:
         return [slopes[part] for slopes in self.k]

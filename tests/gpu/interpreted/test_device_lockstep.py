@@ -342,26 +342,68 @@ def test_grids_take_the_kernels_of_stages(method: str, dtype: torch.dtype) -> No
     assert account.n_func == host.n_func
 
 
-def test_a_loop_on_the_host_takes_the_kernels_of_stages_and_leaves_tapes_to_torch() -> None:
+def on_the_hosts_loop(patch: pytest.MonkeyPatch) -> None:
     """What a solve on a GPU does that cannot stay there."""
+    patch.setattr("fastode.options.select", lambda parts, name: Engine("reference", "", on_device=True))
+
+
+def test_a_loop_on_the_host_takes_the_kernels_of_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = {"rtol": 1e-5, "atol": 1e-5, "options": {"norm": "max"}}
     y0, t = torch.randn(5, 2).double(), torch.tensor([0.0, 1.0])
-    weight = torch.ones(2, dtype=torch.float64, requires_grad=True)
     expected = fastode.odeint(spiral, y0, t, **problem)
-    (gradient,) = torch.autograd.grad(
-        fastode.odeint(lambda t, y: spiral(t, y * weight), y0, t, **problem).sum(), weight
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastode.options.select", lambda parts, name: Engine("reference", "", on_device=True))
-        torch.testing.assert_close(fastode.odeint(spiral, y0, t, **problem), expected, rtol=1e-9, atol=1e-9)
+    on_the_hosts_loop(monkeypatch)
+    torch.testing.assert_close(fastode.odeint(spiral, y0, t, **problem), expected, rtol=1e-9, atol=1e-9)
+    account = fastode.last_stats()
+    assert account is not None
+    assert (account.engine, account.reason) == ("triton", "not on the device: norm 'max'")
+
+
+@pytest.mark.parametrize("method", [*ADAPTIVE, "euler", "midpoint", "heun3", "rk4"])
+def test_a_tape_records_the_kernels(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net()
+    t = torch.tensor([0.0, 0.45, 1.0]).double()
+    options = {"first_step": 0.2} if method in ADAPTIVE else {"step_size": 0.25}
+    found = []
+    for on_device in (False, True):
+        if on_device:
+            on_the_hosts_loop(monkeypatch)
+        y0 = torch.linspace(-1, 1, 10).double().reshape(5, 2).requires_grad_()
+        extra = torch.linspace(0, 1, 3).double().requires_grad_()
+
+        def field(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return net(t, y[0]), -y[1] * y[0].mean()
+
+        y, z = fastode.odeint(field, (y0, extra), t, method=method, options=options, rtol=1e-4, atol=1e-4)
         account = fastode.last_stats()
-        assert account is not None
-        assert (account.engine, account.reason) == ("triton", "not on the device: norm 'max'")
-        taped = fastode.odeint(lambda t, y: spiral(t, y * weight), y0, t, **problem)
-        account = fastode.last_stats()
-        assert account is not None
-        assert (account.engine, account.reason) == ("reference", "not on the device: a tape is recorded")
-        torch.testing.assert_close(torch.autograd.grad(taped.sum(), weight)[0], gradient, rtol=1e-9, atol=1e-9)
+        assert account is not None and account.engine == "autograd"
+        inputs = (y0, extra, *net.parameters())
+        once = torch.autograd.grad(y.square().sum() + z[-1].sin().sum(), inputs, create_graph=True)
+        twice = torch.autograd.grad(sum(g.square().sum() for g in once), inputs)
+        found.append((account.n_func, account.n_accepted, y, z, *once, *twice))
+    assert found[0][:2] == found[1][:2]
+    for a, b in zip(found[0][2:], found[1][2:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_a_tape_that_begins_in_mid_step_and_one_of_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = torch.tensor(0.7).double().requires_grad_()
+    found = []
+    for on_device in (False, True):
+        if on_device:
+            on_the_hosts_loop(monkeypatch)
+        y0, t = torch.ones(3).double(), torch.tensor([0.0, 0.3, 1.0]).double().requires_grad_()
+
+        def late(t: Tensor, y: Tensor) -> Tensor:
+            return p * y if t > 0.5 else y.detach() * 0.5
+
+        for settings in ({"method": "rk4"}, {"rtol": 1e-4, "atol": 1e-4}):
+            y = fastode.odeint(late, y0, t.detach(), **settings)
+            found.append(torch.autograd.grad(y[-1].sum(), p)[0])
+            y = fastode.odeint(lambda t, y: p * y.sin() * t, y0, t, **settings)
+            found += torch.autograd.grad(y.square().sum(), (p, t))
+    half = len(found) // 2
+    for a, b in zip(found[:half], found[half:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
 def test_inference_mode_and_autocast_stay_on_the_device() -> None:

@@ -1,0 +1,62 @@
+"""The kernels of stages under a tape, and in its backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...tree import Parts
+from ..binding import Binding
+from ..reference.combine import Weight
+from ..tape import TapeStep, Transposed
+from .norm import ErrorNorm
+from .stage import stage
+
+
+class _Transposed(Transposed):
+    """``size`` and ``one`` are [1] float64 on the device: of ``dt`` and 1."""
+
+    __slots__ = ("one", "size")
+
+    def __init__(self, rows: Sequence[Sequence[float]], dt: float, size: Tensor, one: Tensor) -> None:
+        super().__init__(rows, dt)
+        self.size, self.one = size, one
+
+    def state(self, step: Any, i: int, before: Tensor, k: Tensor) -> Tensor:
+        y, slopes = step
+        return stage(y, self.size, [*slopes, k], self.rows[i])
+
+    def weighted_sum(self, bars: list[Tensor], weights: list[float]) -> Tensor:
+        return stage(None, self.size, bars, weights)
+
+    def plain_sum(self, bars: list[Tensor]) -> Tensor:
+        first, *rest = bars
+        return stage(first, self.one, rest, [1.0] * len(rest)) if rest else first
+
+
+class TritonTapeStep(TapeStep):
+    """A launch for each stage, and for each slope in the backward pass."""
+
+    def __init__(self, binding: Binding) -> None:
+        super().__init__(binding)
+        self.norm_of_error = ErrorNorm(binding)
+        self.one = torch.ones(1, dtype=torch.float64, device=self.device)
+
+    def begin_at(self, y: Parts, dt: Weight) -> None:
+        super().begin_at(y, dt)
+        if not isinstance(dt, Tensor):
+            self.size = torch.full((1,), dt, dtype=torch.float64, device=self.device)
+            self.shared = [_Transposed(self.table, dt, self.size, self.one) for _ in y]
+
+    def _node(self, i: int, k: Parts) -> Parts:
+        self.steps = [(p.detach(), [s[j].detach() for s in self.k]) for j, p in enumerate(self.y)]
+        return super()._node(i, k)
+
+    @torch.no_grad()
+    def error(self) -> float | Tensor:
+        if self.norm_of_error.serves:
+            return self.norm_of_error(self.y, self.y1, self.size, self.k)
+        return super().error()
