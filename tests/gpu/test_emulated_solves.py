@@ -79,6 +79,24 @@ def test_slopes_that_are_aligned_now_and_then(emulated: Any, monkeypatch: pytest
     assert unaligned > len(asked)
 
 
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+def test_a_tape_and_its_backward_pass(emulated: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastode.kernels import Engine
+
+    found = []
+    for here in (False, True):
+        if here:
+            monkeypatch.setattr("fastode.options.select", lambda parts, name: Engine("reference", "", on_device=True))
+        y0 = torch.linspace(-1, 1, 700, dtype=torch.float64).reshape(350, 2).requires_grad_()
+        y = fastode.odeint(spiral, y0, torch.linspace(0, 1, 3).double(), rtol=1e-4, atol=1e-4, method=method)
+        found.append((y.detach(), *torch.autograd.grad(y.square().sum(), y0)))
+        account = fastode.last_stats()
+        assert account is not None and account.engine == "autograd"
+    assert emulated.launches > 0
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 def test_a_state_of_several_parts_and_16_bits(emulated: Any) -> None:
     y0 = (torch.linspace(0.5, 2, 12).bfloat16(), torch.ones(3, 1).bfloat16())
     t, options = torch.tensor([0.0, 1.0]), {"engine": "triton"}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import fastode
 from fastode.device.progress import Progress
+from fastode.kernels import Engine
 
 #: torchdiffeq launches about 139 kernels beside those of the field in a step of dopri5, and torchode 81
 MOST_LAUNCHES = 9
@@ -50,6 +51,26 @@ def test_a_step_is_nine_launches_and_no_wait(monkeypatch: pytest.MonkeyPatch) ->
     assert len(waits) > 2
     # the first covers the start of the solve, where times and tolerances are checked
     assert [w for w in waits[1:] if w] == []
+
+
+def test_a_step_on_a_tape_is_seven_launches_and_one_wait_and_so_many_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastode.options.select", lambda parts, name: Engine("reference", "", on_device=True))
+    y0 = torch.randn(64, 3, requires_grad=True)
+
+    def solve(end: float) -> tuple[int, dict[str, int], dict[str, int], int]:
+        with counting_launches() as forward, counting_synchronisations() as waits:
+            y = fastode.odeint(field, y0, torch.tensor([0.0, end]), rtol=1e-5, atol=1e-5, options={"first_step": 0.1})
+        with counting_launches() as backward:
+            y[-1].sum().backward()
+        account = fastode.last_stats()
+        assert account is not None and account.engine == "autograd" and not account.n_rejected
+        return account.n_steps, forward, backward, len(waits)
+
+    steps, forward, backward, waits = solve(2.0)
+    fewer, *_, less = solve(1.0)
+    assert forward == {"stage_kernel": 6 * steps, "finish_kernel": steps}
+    assert backward == {"stage_kernel": 7 * steps}
+    assert steps > fewer and waits - less == steps - fewer
 
 
 def test_waits_would_be_seen() -> None:
