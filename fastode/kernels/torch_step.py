@@ -12,6 +12,7 @@ from .binding import Binding
 from .norms import Measured
 from .reference import interpolate, rms_rows, scaled_error, stage
 from .reference.combine import Weight, combine
+from .upload import upload
 
 
 def stage_times(nodes: Sequence[float] | Tensor, t: Tensor, dt: Tensor, t1: Tensor, dtype: torch.dtype) -> Tensor:
@@ -52,7 +53,7 @@ class TorchStep(Measured):
         """Start a step at ``y``; the times of its stages, just before ``t1 = t + dt`` at the end."""
         self.begin_at(y, dt)
         start, size, end = (v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for v in (t, dt, t1))
-        times = stage_times(self.nodes, start, size, end, self.dtype).to(self.device)
+        times = upload(stage_times(self.nodes, start, size, end, self.dtype), self.device)
         if self.anchor is not None:
             times = times + self.anchor
         return times.unbind(0)

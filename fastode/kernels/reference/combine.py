@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..upload import upload
+
 Weight = float | Tensor
 
 
@@ -50,7 +52,7 @@ def combine(base: Tensor, vectors: Sequence[Tensor], weights: Sequence[Weight]) 
         return base.clone()
     if len(terms) > 2 and not any(isinstance(w, Tensor) for _, w in terms):
         stacked = torch.stack([v.reshape(-1) for v, _ in terms], dim=-1)
-        row = torch.tensor([w for _, w in terms], dtype=base.dtype, device=base.device)
+        row = upload(torch.tensor([w for _, w in terms], dtype=base.dtype), base.device)
         return torch.addmv(base.reshape(-1), stacked, row).view(base.shape)
     out = base
     for v, w in terms:

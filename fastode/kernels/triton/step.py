@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ...tree import Parts
 from ..binding import Binding
+from ..reference import quartic_weights
 from ..reference.combine import Weight
 from ..torch_step import TorchStep
+from .combine import combine
 from .norm import ErrorNorm
 from .stage import stage
 from .tape import TritonTapeStep
@@ -45,6 +49,17 @@ class TritonStep(TorchStep):
             b = self.tableau.weights
             self.y1 = tuple([stage(y, self.size, self._slopes(p), b) for p, y in enumerate(self.y)])
         return self.y1
+
+    def combine(self, base: Parts, vectors: Sequence[Parts], weights: list[Weight]) -> Parts:
+        if any([isinstance(w, Tensor) for w in weights]):
+            return super().combine(base, vectors, weights)
+        return tuple([combine(b, [v[p] for v in vectors], weights) for p, b in enumerate(base)])  # type: ignore[arg-type]
+
+    def interpolate(self, x: Weight) -> Parts:
+        if isinstance(x, Tensor) or isinstance(self.dt, Tensor):
+            return super().interpolate(x)
+        w, theta = quartic_weights(x, self.tableau.mid_weights)
+        return self.combine(self.y, [self.y1, self.y, *self.k], [w, -w, *[self.dt * v for v in theta]])
 
     @torch.no_grad()
     def error(self) -> float | Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from gpu_lab.counting import counting_launches, counting_synchronisations
-from torch import Tensor
+from torch import Tensor, nn
 
 import fastode
 from fastode.device.progress import Progress
@@ -71,6 +71,30 @@ def test_a_step_on_a_tape_is_seven_launches_and_one_wait_and_so_many_backwards(m
     assert forward == {"stage_kernel": 6 * steps, "finish_kernel": steps}
     assert backward == {"stage_kernel": 7 * steps}
     assert steps > fewer and waits - less == steps - fewer
+
+
+def test_a_step_of_the_discrete_gradient_is_its_stages_and_a_kernel_for_each_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = nn.Linear(3, 3)
+
+    def solve(end: float) -> tuple[int, dict[str, int], int]:
+        y0 = torch.randn(64, 3, requires_grad=True)
+        y = fastode.odeint_adjoint(
+            lambda t, y: net(y).sin(), y0, torch.tensor([0.0, end]), rtol=1e-4, atol=1e-4, gradient="discrete",
+            options={"engine": "triton", "first_step": 0.1}, adjoint_params=tuple(net.parameters()),
+        )  # fmt: skip
+        with counting_launches() as launches, counting_synchronisations() as waits:
+            y[-1].sum().backward()
+        account = fastode.last_stats()
+        assert account is not None and account.direction == "backward"
+        return account.n_accepted, launches, len(waits)
+
+    steps, launches, waits = solve(2.0)
+    fewer, _, less = solve(1.0)
+    # cotangents of seven slopes and of the state; nothing depends on the slope at the very end
+    assert launches == {"stage_kernel": 6 * steps, "combine_kernel": 8 * steps - 1}
+    assert steps > fewer and waits == less
 
 
 def test_waits_would_be_seen() -> None:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from fastode.controller import Controller
+from fastode.kernels.reference import combine as reference_combine
 from fastode.kernels.reference import interpolate, rms_rows, scaled_error
 from fastode.kernels.reference import stage as reference_stage
 from fastode.kernels.triton import DeviceState, PartialSums, Tolerances, commit, finish, stage
+from fastode.kernels.triton.combine import combine
 from fastode.methods import lookup
 
 #: rows and the shape of each: one row, one feature, odd sizes, several tiles, no rows, no features
@@ -56,6 +58,18 @@ def test_stages_are_the_references(method: str, shape: tuple[int, ...], dtype: t
         # as a backward pass needs it
         increment = reference_stage(torch.zeros_like(case.y), case.dt, case.k[:i], weights)
         close(stage(None, case.dt, case.k[:i], weights), increment, case.unit)
+
+
+@each_shape
+def test_combinations_are_the_references(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    case = Case("dopri5", shape, dtype)
+    for weights in ([0.3], [0.0, 0.0], [-1.5, 0.0, 1e-3, 2.0, 0.7, -0.1, 4.0]):
+        vectors = case.k[: len(weights)]
+        base = case.y.double()
+        exact = reference_combine(base, [v.double() for v in vectors], weights).to(dtype)
+        found = combine(case.y, vectors, weights)
+        assert found.dtype == dtype and found is not case.y
+        close(found, exact, 4 * case.unit if dtype.itemsize > 2 else 1e-2)
 
 
 def test_one_step_size_serves_all_rows(dtype: torch.dtype) -> None:
