@@ -15,6 +15,7 @@ from gpu_lab.report import Report, compile_for
 
 from fastode.controller import Controller
 from fastode.kernels.triton import DeviceState, PartialSums, Tolerances, commit, control, finish, poll, stage
+from fastode.kernels.triton.combine import combine
 from fastode.methods import lookup
 
 TARGETS = (80, 90, 100, "gfx942")
@@ -22,7 +23,11 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 #: one long row, many narrow rows, rows as wide as half a warp's loads, rows of an odd width
 SHAPES = [(1, 4096), (4096, 2), (64, 64), (64, 7)]
 #: a block of 128 threads fits seven times on a multiprocessor with 65,536 registers where a thread has 72 of them
-MOST_REGISTERS = {"stage": 72, "finish": 168, "control": 128, "commit": 255, "poll": 128}
+MOST_REGISTERS = {
+    "stage": 72, "cotangent": 72, "combine": 72, "finish": 168, "control": 128, "commit": 255, "poll": 128,
+}  # fmt: skip
+#: one element of the state after another, whatever the rows
+FLAT = ("stage", "cotangent", "combine")
 
 Launch = Callable[[], None]
 
@@ -47,10 +52,10 @@ def target(request: pytest.FixtureRequest) -> int | str:
 
 
 def reports_of(target: int | str, dtype: torch.dtype, shape: tuple[int, int], method: str) -> dict[str, Report]:
-    """Of the kernels of one attempt, as :class:`fastode.device.attempt.Attempt` launches them."""
+    """Of the kernels of one attempt, as :class:`fastode.device.attempt.Attempt` launches them, and of gradients."""
     reports: dict[str, Report] = {}
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("stage", "finish", "control", "commit"):
+        for name in ("stage", "finish", "control", "commit", "combine"):
             module = importlib.import_module(f"fastode.kernels.triton.{name}")
             for kernel in [k for k in vars(module) if k.endswith("_kernel")]:
                 patch.setattr(module, kernel, Recorder(getattr(module, kernel), target, reports))
@@ -60,7 +65,10 @@ def reports_of(target: int | str, dtype: torch.dtype, shape: tuple[int, int], me
         t = torch.zeros(rows, dtype=torch.float64)
         state = DeviceState.begin(t, t, t.new_zeros(rows, 0), t.new_zeros(rows, 3), 7, dtype, Controller(order=5), 9)
         partial = PartialSums.of((y,), rows, lockstep=rows == 1)
+        stage(None, state.real("dt"), k, [1.0] * len(k))
+        reports["cotangent"] = reports.pop("stage")
         stage(y, state.real("dt"), k, [1.0] * len(k))
+        combine(y, k, [0.5] * len(k))
         write = not tableau.last_stage_is_solution
         tolerance = Tolerances((y,), [1e-3], [1e-3]).pairs[0]
         finish(y, y, write, state.real("dt"), k, tableau.weights, tableau.error_weights, tolerance, partial, 0)
@@ -81,7 +89,7 @@ def test_the_kernels_of_dopri5(target: int | str, dtype: torch.dtype, shape: tup
         if dtype == torch.float64 or name in ("control", "poll"):
             assert report.float32_constants_in_float64() == [], name
         contiguous = shape[1] % 64 == 0
-        if target != "gfx942" and (name == "stage" or (contiguous and name in ("finish", "commit"))):
+        if target != "gfx942" and (name in FLAT or (contiguous and name in ("finish", "commit"))):
             expected = 64 if dtype == torch.bfloat16 and name == "commit" else 128
             if shape != (64, 7):
                 assert report.widest("load") >= expected, (name, str(report))
