@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..clock import LockstepClock, step_underflow, too_many_steps
-from ..kernels.row_state import EVENT, FINISHED, RUNNING, TOO_MANY_STEPS
+from ..errors import NonFiniteState
+from ..kernels.row_state import EVENT, FINISHED, NON_FINITE, RUNNING, TOO_MANY_STEPS
 from ..kernels.triton import DeviceState
 from ..observers import Outputs
 from ..problem import Problem, check_finite
@@ -39,8 +40,6 @@ def refusal(problem: Problem, tableau: ButcherTableau, clock: LockstepClock, obs
         return f"norm {problem.norm!r}" if isinstance(problem.norm, str) else "a norm of the user's"
     if any(problem.callbacks):
         return "callbacks"
-    if clock.controller.dt_min > 0:
-        return "min_step"
     if problem.time_dtype is not torch.float64:
         return f"options['dtype']={problem.time_dtype}"
     return ""
@@ -160,6 +159,9 @@ class _Solve:
                 jumps = {self.problem.direction * s for s in clock.jump_s}
                 self.outputs.take_steps(self.kept.numbers(), self.kept.states(), jumps)
             return
+        if status == NON_FINITE:
+            check_finite(self.attempt.y, t)
+            raise NonFiniteState(f"the error of a step of the least size is NaN at t={t:.9g}")
         if not stats.n_steps:
             check_finite(self.problem.y0, t)
         if status == TOO_MANY_STEPS:

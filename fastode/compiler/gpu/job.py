@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...controller import Controller
 from ...device.progress import on_device_of
-from ...kernels.row_state import FINISHED, TOO_MANY_STEPS
+from ...kernels.row_state import FINISHED, NON_FINITE, TOO_MANY_STEPS
 from ...kernels.triton import DeviceState
 from ...stats import SolveStats, new_stats
 from ..engine import BROKEN, TOO_MANY, UNDERFLOW, AdaptiveSteps, GridSteps, Job
@@ -44,11 +44,8 @@ class FusedJob(Job):
         if self.memory is not None:
             raise NotFused("a memory budget, which only the CPU's engine keeps")
         steps = self.steps
-        if isinstance(steps, AdaptiveSteps):
-            if not self.tableau.last_stage_is_solution:
-                raise NotFused(f"the last stage of method {self.name!r} is not at the new state")
-            if steps.limits[4] > 0:
-                raise NotFused("option 'min_step'")
+        if isinstance(steps, AdaptiveSteps) and not self.tableau.last_stage_is_solution:
+            raise NotFused(f"the last stage of method {self.name!r} is not at the new state")
 
     def run(
         self, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor], keep: bool
@@ -166,6 +163,6 @@ class FusedJob(Job):
         stats.n_func = stats.n_steps * (self.tableau.stages - 1) + (1 if first_step_given else 2)
         if status == FINISHED:
             return
-        if not stats.n_steps and not bool(y0.isfinite().all()):
+        if status == NON_FINITE or (not stats.n_steps and not bool(y0.isfinite().all())):
             raise self._failure(BROKEN, stats)
         raise self._failure(TOO_MANY if status == TOO_MANY_STEPS else UNDERFLOW, stats)

@@ -130,6 +130,7 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
     broken = here & (t != t)
     hopeless = broken
     paused = broken
+    accept = running & ~running
     if not START:
         dt = tl.load(reals + rows * DT, mask=here, other=0.0)
         t1 = tl.load(reals + rows * T1, mask=here, other=0.0)
@@ -199,7 +200,9 @@ def control_kernel(reals_ptr, counts_ptr, stops_ptr, jumps_ptr, due_ptr, times_p
         t1 = tl.where(cut, stop, proposed)
         dt = tl.where(cut, stop - t, signed)
         underflow = ~tl.where(left < 0, t1 < t, t1 > t)
-        lost = running & ~running
+        # a step of the least size is accepted whatever its error
+        lost = accept & broken
+        ended = ended & ~lost
     else:
         ended = t == t_end
         spent = attempts >= _limit(limits_ptr, 9, ROWS)

@@ -146,6 +146,15 @@ def test_how_far_the_host_runs_ahead(steps: float, attempts: int) -> None:
     assert attempts_for(steps) == attempts <= MOST_ATTEMPTS
 
 
+def test_steps_of_the_least_size_are_accepted_whatever_their_error() -> None:
+    options = {"first_step": 0.25, "min_step": 0.25}
+    y0, t = torch.rand(3, 2).double(), torch.linspace(0, 1, 3).double()
+    found, expected, account, host = both(spiral, y0, t, rtol=1e-9, atol=1e-9, options=options)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert_same_cost(account, host)
+    assert account.n_accepted == 4
+
+
 def failing(field: Callable[..., Tensor], **options: Any) -> tuple[str, str]:
     """What the device and the host say of a solve that fails."""
     said = []
@@ -165,6 +174,10 @@ def test_failures_are_those_of_the_host() -> None:
     assert found == expected
     found, expected = failing(lambda t, y: torch.where(t > 0.25, torch.nan, y))
     assert found == expected and "underflow" in found
+    least = {"first_step": 0.1, "min_step": 0.1}
+    for field in (lambda t, y: 1e200 * y**3, lambda t, y: torch.where(t > 0.25, torch.nan, y)):
+        found, expected = failing(field, **least)
+        assert found == expected and "non-finite" in found
     with pytest.raises(fastode.NonFiniteState, match="non-finite values in state `y`: 1 of 3"):
         fastode.odeint(lambda t, y: y, torch.tensor([1.0, torch.nan, 2.0]), torch.tensor([0.0, 1.0]), options=ON_DEVICE)
 
@@ -172,7 +185,6 @@ def test_failures_are_those_of_the_host() -> None:
 @pytest.mark.parametrize(
     ("why", "settings"),
     [
-        ("min_step", {"options": {"min_step": 0.1}}),
         ("norm 'max'", {"options": {"norm": "max"}}),
         ("a norm of the user's", {"options": {"norm": lambda y: y.abs().max()}}),
         ("events", {"event_fn": lambda t, y: y.sum() - 1}),
