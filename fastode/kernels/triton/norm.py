@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...tree import Parts
 from ..binding import Binding
+from ..launching import Launches
 from .finish import PartialSums, Tolerances, finish
 
 
@@ -21,6 +22,7 @@ class ErrorNorm:
 
     def __init__(self, binding: Binding) -> None:
         self.tableau = binding.tableau
+        self.launches = Launches()
         self.serves = binding.norm == "rms" and binding.rows is None and self.tableau.adaptive
         if self.serves:
             parts = binding.like[: binding.controlled]
@@ -39,6 +41,7 @@ class ErrorNorm:
         weights = tableau.weights, tableau.error_weights
         for p in range(len(first) - 1):
             of_part = [k[p] for k in slopes]
-            finish(y[p], y1[p], False, size, of_part, *weights, self.tolerances[p], partial, p)
+            launch = self.launches(p, y[p], y1[p])
+            finish(y[p], y1[p], False, size, of_part, *weights, self.tolerances[p], partial, p, launch)
         sums = [partial.sums[a:b].sum() for a, b in pairwise(first)]
         return float((torch.stack(sums) / partial.elements).amax().sqrt())

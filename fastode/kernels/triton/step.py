@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...tree import Parts
 from ..binding import Binding
+from ..launching import Launches
 from ..reference import quartic_weights
 from ..reference.combine import Weight
 from ..torch_step import TorchStep
@@ -28,6 +29,7 @@ class TritonStep(TorchStep):
         super().__init__(binding)
         self.binding = binding
         self.norm_of_error = ErrorNorm(binding)
+        self.launches = Launches()
 
     def begin_at(self, y: Parts, dt: Weight) -> None:
         super().begin_at(y, dt)
@@ -39,7 +41,7 @@ class TritonStep(TorchStep):
         self.k.append(k)
         n = len(self.y) if i == self.tableau.stages - 1 else self.staged
         a = self.tableau.matrix[i]
-        z = tuple([stage(y, self.size, self._slopes(p), a) for p, y in enumerate(self.y[:n])])
+        z = tuple([self._stage(i, p, a) for p in range(n)])
         self.y1 = (*z, *self.y[n:])
         return self.y1
 
@@ -47,7 +49,7 @@ class TritonStep(TorchStep):
         self.k.append(k)
         if not self.tableau.last_stage_is_solution:
             b = self.tableau.weights
-            self.y1 = tuple([stage(y, self.size, self._slopes(p), b) for p, y in enumerate(self.y)])
+            self.y1 = tuple([self._stage(self.tableau.stages, p, b) for p in range(len(self.y))])
         return self.y1
 
     def combine(self, base: Parts, vectors: Sequence[Parts], weights: list[Weight]) -> Parts:
@@ -71,5 +73,6 @@ class TritonStep(TorchStep):
         """These kernels, recording for autograd, in the middle of the present step."""
         return TritonTapeStep.taking_over(self.binding, self.y, self.dt, self.k, self.y1)
 
-    def _slopes(self, part: int) -> list[Tensor]:
-        return [slopes[part] for slopes in self.k]
+    def _stage(self, i: int, part: int, weights: Sequence[float]) -> Tensor:
+        y, slopes = self.y[part], [k[part] for k in self.k]
+        return stage(y, self.size, slopes, weights, self.launches((i, part), y, self.size))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...tree import Parts
 from ..binding import Binding
+from ..launching import Launches
 from ..reference.combine import Weight
 from ..tape import TapeStep, Transposed
 from .norm import ErrorNorm
@@ -19,18 +20,20 @@ from .stage import stage
 class _Transposed(Transposed):
     """``size`` and ``one`` are [1] float64 on the device: of ``dt`` and 1."""
 
-    __slots__ = ("one", "size")
+    __slots__ = ("launches", "one", "part", "size")
 
-    def __init__(self, rows: Sequence[Sequence[float]], dt: float, size: Tensor, one: Tensor) -> None:
+    def __init__(
+        self, rows: Sequence[Sequence[float]], dt: float, size: Tensor, one: Tensor, launches: Launches, part: int
+    ) -> None:
         super().__init__(rows, dt)
-        self.size, self.one = size, one
+        self.size, self.one, self.launches, self.part = size, one, launches, part
 
     def state(self, step: Any, i: int, before: Tensor, k: Tensor) -> Tensor:
         y, slopes = step
-        return stage(y, self.size, [*slopes, k], self.rows[i])
+        return stage(y, self.size, [*slopes, k], self.rows[i], self.launches((i, self.part), y))
 
     def weighted_sum(self, bars: list[Tensor], weights: list[float]) -> Tensor:
-        return stage(None, self.size, bars, weights)
+        return stage(None, self.size, bars, weights, self.launches(("cotangent", *weights, self.part)))
 
     def plain_sum(self, bars: list[Tensor]) -> Tensor:
         first, *rest = bars
@@ -43,13 +46,16 @@ class TritonTapeStep(TapeStep):
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
         self.norm_of_error = ErrorNorm(binding)
+        self.launches = Launches()
         self.one = torch.ones(1, dtype=torch.float64, device=self.device)
 
     def begin_at(self, y: Parts, dt: Weight) -> None:
         super().begin_at(y, dt)
         if not isinstance(dt, Tensor):
             self.size = torch.full((1,), dt, dtype=torch.float64, device=self.device)
-            self.shared = [_Transposed(self.table, dt, self.size, self.one) for _ in y]
+            self.shared = [
+                _Transposed(self.table, dt, self.size, self.one, self.launches, part) for part in range(len(y))
+            ]
 
     def _node(self, i: int, k: Parts) -> Parts:
         self.steps = [(p.detach(), [s[j].detach() for s in self.k]) for j, p in enumerate(self.y)]
