@@ -179,7 +179,7 @@ def add_slices(sweep: FusedSweep, slices: Tensor) -> Tensor:
     total = torch.empty(count, dtype=slices.dtype, device=slices.device)
     if count:
         run = sweep.kernel(_reduction)
-        run[(-(-count // _BLOCK),)](slices, total, programs, count, BLOCK=_BLOCK, num_warps=4)
+        run[(-(-count // _BLOCK),)](slices, total, programs, count, BLOCK=_BLOCK, num_warps=4, enable_fp_fusion=True)
     return total
 
 

@@ -36,7 +36,7 @@ class Kernels:
     @property
     def launch_keywords(self) -> dict[str, int]:
         """Keywords of a launch for tiles of rows."""
-        keywords = {"ROWS": self.settings.rows, "num_stages": 1}
+        keywords = {"ROWS": self.settings.rows, "num_stages": 1, "enable_fp_fusion": True}
         if self.is_amd:
             # of 64 threads; more than four of them have fewer registers each
             return {**keywords, "num_warps": min(4, self.settings.warps)}

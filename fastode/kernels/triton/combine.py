@@ -45,5 +45,8 @@ def combine(base: Tensor, vectors: Sequence[Tensor], weights: Sequence[float]) -
         return out.copy_(base)
     if count:
         numbers = upload(torch.tensor([w for _, w in used], dtype=torch.float64), base.device)
-        combine_kernel[(cdiv(count, BLOCK),)](base, tuple([v for v, _ in used]), numbers, out, count, BLOCK=BLOCK)
+        vectors = tuple([v for v, _ in used])
+        combine_kernel[(cdiv(count, BLOCK),)](
+            base, vectors, numbers, out, count, BLOCK=BLOCK, enable_fp_fusion=True
+        )  # fmt: skip
     return out

@@ -139,5 +139,5 @@ def commit(
         count, count // rows, rows, state.due.shape[1], out.stride(0), out.stride(1),
         0 if kept is None else kept[2], MID=tuple(mid_weights) or (0.0,) * len(slopes), SHARED=shared,
         PLACED=places is not None, KEEP=kept is not None, MIDDLE=middle is not None, BLOCK=BLOCK,
-        num_warps=4 if shared else 8,
+        num_warps=4 if shared else 8, enable_fp_fusion=True,
     )  # fmt: skip

@@ -292,4 +292,4 @@ def poll_kernel(reals_ptr, counts_ptr, out_ptr, rows, BLOCK: tl.constexpr):
 def poll(state: DeviceState, out: Tensor) -> None:
     """Into ``out`` [3] float64: the running rows, the most steps to an end at the present sizes, accepted steps."""
     assert out.dtype is torch.float64
-    poll_kernel[(1,)](state.reals, state.counts, out, len(state), BLOCK=1024)
+    poll_kernel[(1,)](state.reals, state.counts, out, len(state), BLOCK=1024, enable_fp_fusion=True)

@@ -162,5 +162,5 @@ def finish(
         y, y1, tuple([k for k, _, _ in used]), dt, *tolerance[:2], partial.sums, rows, columns, partial.first[part],
         STATE=tuple([b for _, b, _ in used]), ERROR=tuple([e for _, _, e in used]),
         ESTIMATES=bool(error_weights), WRITE=write, ELEMENTWISE=tolerance[2], TILES=tiles,
-        ROWS=block_rows, COLUMNS=block_columns,
+        ROWS=block_rows, COLUMNS=block_columns, enable_fp_fusion=True,
     )  # fmt: skip

@@ -62,6 +62,6 @@ def stage(
         launch(
             stage_kernel, (cdiv(count, BLOCK),),
             y, tuple([k for k, _ in used]), dt, z, count, count // rows,
-            WEIGHTS=tuple([w for _, w in used]), SHARED=rows == 1, BLOCK=BLOCK,
+            WEIGHTS=tuple([w for _, w in used]), SHARED=rows == 1, BLOCK=BLOCK, enable_fp_fusion=True,
         )  # fmt: skip
     return z
