@@ -90,6 +90,18 @@ def number_option(options: dict[str, Any], name: str, default: float) -> float:
     return value
 
 
+def graph_option(options: dict[str, Any]) -> bool | None:
+    """Whether attempts are to be repeated as a CUDA graph; None where that is for fastode to choose.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    wanted: bool | None = options.get("cuda_graph")
+    if wanted not in (None, True, False):
+        raise InvalidArgument(f"options['cuda_graph'] must be True, False or None (automatic), but is {wanted!r}")
+    return wanted
+
+
 def check_options(name: str, options: Any) -> Mapping[str, Any]:
     """``options``, or nothing for None.
 
@@ -186,9 +198,7 @@ class Request:
 
     def _no_graph(self, engine: Engine) -> str:
         """Why a solve that stays on a device does not repeat its attempts as a CUDA graph; "" if it is to."""
-        wanted = self.options.get("cuda_graph")
-        if wanted not in (None, True, False):
-            raise InvalidArgument(f"options['cuda_graph'] must be True, False or None (automatic), but is {wanted!r}")
+        wanted = graph_option(self.options)
         if wanted is not None:
             return "" if wanted else "not wanted"
         if self.compiled is None:

@@ -15,7 +15,7 @@ from .._env import engine_from_environment
 from ..errors import CannotCompile
 from ..fixed_grid import grid_from_step_size
 from ..methods import lookup
-from ..options import controller_of, number_option
+from ..options import controller_of, graph_option, number_option
 from ..problem import check_time
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
@@ -279,6 +279,7 @@ def _adaptive(
         if not isinstance(tol, float | int) or not tol >= 0:
             raise NotServed("tolerances that are not numbers")
     o = dict(options)
+    graph_option(o)
     c = controller_of(tableau.order, o)
     return AdaptiveSteps(
         [float(rtol)],

@@ -52,8 +52,8 @@ def integrate(
     outputs: Outputs,
     k0: Parts,
     first: float | None,
-    jump: Callable[[float, Parts], Parts] | None = None,
-    no_graph: str = "not asked for",
+    jump: Callable[[float, Parts], Parts] | None,
+    no_graph: str,
 ) -> str:
     """Fill ``outputs`` and the account; or say why that could not be done.
 
@@ -71,9 +71,10 @@ def integrate(
         if outputs.start(clock.t, problem.y0):
             return ""
         solve = _Solve(problem, tableau, clock, outputs, k0, first)
-        solve.run(jump, no_graph)
+        no_graph = solve.run(jump, no_graph)
         if problem.field.traced:
             return _TAPE
+        problem.stats.cuda_graph = no_graph or "captured"
         solve.settle()
     return ""
 
@@ -103,8 +104,8 @@ class _Solve:
         self.kept = KeptSteps(self.attempt) if outputs.keeps_steps else None
         self.queued = 0
 
-    def run(self, jump: Callable[[float, Parts], Parts] | None, no_graph: str) -> None:
-        """Queue attempts until the solve has ended."""
+    def run(self, jump: Callable[[float, Parts], Parts] | None, no_graph: str) -> str:
+        """Queue attempts until the solve has ended; why they were no graph."""
         if self.kept is not None:
             # they move on from chunk to chunk, which a graph cannot follow
             no_graph = no_graph or "the steps are kept for a gradient"
@@ -118,7 +119,7 @@ class _Solve:
         if self.graph is not None:
             no_graph = self.graph.reason
             self.graph.end()
-        self.problem.stats.cuda_graph = no_graph or "captured"
+        return no_graph
 
     def _queue(self, count: int) -> None:
         graph, stats = self.graph, self.problem.stats

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 import fastode
 from fastode.device.progress import MOST_ATTEMPTS, attempts_for
 from fastode.errors import InvalidArgument
-from fastode.kernels import Engine
 from fastode.methods import lookup, methods
 from fastode.tableau import ButcherTableau
 
@@ -204,6 +203,8 @@ def test_a_tape_is_refused_whenever_it_begins() -> None:
     for field in fields:
         with pytest.raises(fastode.InvalidArgument, match="a tape is recorded"):
             fastode.odeint(field, torch.rand(3, 2), torch.tensor([0.0, 1.0]), options=ON_DEVICE)
+        account = fastode.last_stats()
+        assert account is not None and account.cuda_graph == ""
 
 
 class Net(nn.Module):
@@ -322,8 +323,11 @@ def test_a_field_that_the_compiler_sees_through_is_captured_without_being_asked(
     assert "fastode.compile can see it" in outcome(net)
     assert outcome(fastode.compile(branching)) == "the field is not compiled for this state"
     assert outcome(net, gradient=True, cuda_graph=True) == "the steps are kept for a gradient"
-    with pytest.raises(InvalidArgument, match=r"'cuda_graph'.*True, False or None.*'yes'"):
+    message = r"'cuda_graph'.*True, False or None.*'yes'"
+    with pytest.raises(InvalidArgument, match=message):
         outcome(net, cuda_graph="yes")
+    with pytest.raises(InvalidArgument, match=message):
+        fastode.odeint(fastode.compile(net), y0, t, options={"cuda_graph": "yes"})
 
 
 def test_a_solve_of_few_attempts_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,16 +358,11 @@ def test_grids_take_the_kernels_of_stages(method: str, dtype: torch.dtype) -> No
     assert account.n_func == host.n_func
 
 
-def on_the_hosts_loop(patch: pytest.MonkeyPatch) -> None:
-    """What a solve on a GPU does that cannot stay there."""
-    patch.setattr("fastode.options.select", lambda parts, name: Engine("reference", "", on_device=True))
-
-
-def test_a_loop_on_the_host_takes_the_kernels_of_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_on_the_host_takes_the_kernels_of_stages(hosts_loop: Callable[[], None]) -> None:
     problem = {"rtol": 1e-5, "atol": 1e-5, "options": {"norm": "max"}}
     y0, t = torch.randn(5, 2).double(), torch.tensor([0.0, 1.0])
     expected = fastode.odeint(spiral, y0, t, **problem)
-    on_the_hosts_loop(monkeypatch)
+    hosts_loop()
     torch.testing.assert_close(fastode.odeint(spiral, y0, t, **problem), expected, rtol=1e-9, atol=1e-9)
     account = fastode.last_stats()
     assert account is not None
@@ -371,14 +370,14 @@ def test_a_loop_on_the_host_takes_the_kernels_of_stages(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("method", [*ADAPTIVE, "euler", "midpoint", "heun3", "rk4"])
-def test_a_tape_records_the_kernels(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tape_records_the_kernels(method: str, hosts_loop: Callable[[], None]) -> None:
     net = Net()
     t = torch.tensor([0.0, 0.45, 1.0]).double()
     options = {"first_step": 0.2} if method in ADAPTIVE else {"step_size": 0.25}
     found = []
     for on_device in (False, True):
         if on_device:
-            on_the_hosts_loop(monkeypatch)
+            hosts_loop()
         y0 = torch.linspace(-1, 1, 10).double().reshape(5, 2).requires_grad_()
         extra = torch.linspace(0, 1, 3).double().requires_grad_()
 
@@ -397,12 +396,12 @@ def test_a_tape_records_the_kernels(method: str, monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
-def test_a_tape_that_begins_in_mid_step_and_one_of_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tape_that_begins_in_mid_step_and_one_of_the_times(hosts_loop: Callable[[], None]) -> None:
     p = torch.tensor(0.7).double().requires_grad_()
     found = []
     for on_device in (False, True):
         if on_device:
-            on_the_hosts_loop(monkeypatch)
+            hosts_loop()
         y0, t = torch.ones(3).double(), torch.tensor([0.0, 0.3, 1.0]).double().requires_grad_()
 
         def late(t: Tensor, y: Tensor) -> Tensor:
