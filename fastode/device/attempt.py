@@ -8,13 +8,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from ..kernels.launching import Again
+from ..kernels.launching import Launches
 from ..kernels.triton import DeviceState, PartialSums, Tolerances, commit, control, finish, stage
 from ..problem import Problem
 from ..tableau import ButcherTableau
@@ -59,7 +57,7 @@ class Attempt:
         self.fresh, self.known = fresh, known
         self.kept: tuple[Parts, Tensor, int] | None = None
         #: its launches, which differ from attempt to attempt in their tensors only
-        self.again: defaultdict[Any, Again] = defaultdict(Again)
+        self.launches = Launches()
 
     def start(self) -> None:
         """Propose the first step."""
@@ -74,13 +72,13 @@ class Attempt:
         if self.fresh and not self.known:
             self.k_first = self.field(self.times[0], self.y)
         self.known = False
-        tableau, y, last, again = self.tableau, self.y, self.tableau.stages - 1, self.again
+        tableau, y, last, launches = self.tableau, self.y, self.tableau.stages - 1, self.launches
         k: list[Parts] = [self.k_first]
         z: Parts = y
         for i in range(1, tableau.stages):
             n = len(y) if i == last else self.staged
             weights = tableau.matrix[i]
-            parts = [stage(p, self.dt, _of_part(k, j), weights, again[i, j]) for j, p in enumerate(y[:n])]
+            parts = [stage(p, self.dt, _of_part(k, j), weights, launches((i, j))) for j, p in enumerate(y[:n])]
             z = (*parts, *y[n:])
             k.append(self.field(self.times[i], z))
         write = not tableau.last_stage_is_solution
@@ -92,18 +90,19 @@ class Attempt:
         for j in range(controlled):
             finish(
                 y[j], y1[j], write, self.dt, _of_part(k, j), tableau.weights, tableau.error_weights,
-                self.tolerances[j], self.partial, j, again["finish", j],
+                self.tolerances[j], self.partial, j, launches(("finish", j)),
             )  # fmt: skip
-        control(self.state, self.partial, tableau.nodes, self.lockstep, launch=again["control"])
+        control(self.state, self.partial, tableau.nodes, self.lockstep, launch=launches("control"))
         return y1, k
 
     def commit(self, y1: Parts, k: Sequence[Parts]) -> None:
         """What follows from the decision."""
         for j, out in enumerate(self.out):
             kept = None if self.kept is None else (self.kept[0][j], *self.kept[1:])
-            slopes = _of_part(k, j)
-            again = self.again["commit", j]
-            commit(self.y[j], y1[j], slopes, self.state, out, self.tableau.mid_weights, self.places, kept, launch=again)
+            commit(
+                self.y[j], y1[j], _of_part(k, j), self.state, out, self.tableau.mid_weights, self.places, kept,
+                launch=self.launches(("commit", j)),
+            )  # fmt: skip
 
 
 def _of_part(k: Sequence[Parts], part: int) -> list[Tensor]:

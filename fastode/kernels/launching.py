@@ -17,13 +17,13 @@ def front_door(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any)
 
 
 class Launches:
-    """The launches that a step repeats, found by any key; for states that may be the user's own memory."""
+    """The launches that a solve repeats, found by any key."""
 
     def __init__(self) -> None:
         self._kept: dict[Any, Again] = {}
 
     def __call__(self, key: Any, *states: Tensor) -> Launch:
-        """The launch called ``key``, on these states beside slopes and tensors of the step's own."""
+        """The launch called ``key``; ``states`` are those of its tensors that may be the user's own memory."""
         if any([y.data_ptr() % 16 for y in states]):
             return front_door
         found = self._kept.get(key)

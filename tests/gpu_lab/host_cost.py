@@ -14,7 +14,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from fastode.controller import Controller
-from fastode.kernels.launching import Again
+from fastode.kernels.launching import Launches
 from fastode.kernels.triton import DeviceState, PartialSums, Tolerances, commit, control, finish, stage
 from fastode.methods import lookup
 
@@ -34,21 +34,20 @@ def launches_of_a_step(elements: int) -> dict[str, list[Callable[[], object]]]:
     (tolerance,) = Tolerances((y,), (1e-6,), (1e-6,)).pairs
 
     dt = state.real("dt")
-    judging, controlling, committing = Again(), Again(), Again()
+    launches = Launches()
 
     def stage_at(i: int) -> Callable[[], object]:
-        again = Again()
-        return lambda: stage(y, dt, slopes[:i], DOPRI5.matrix[i], again)
+        return lambda: stage(y, dt, slopes[:i], DOPRI5.matrix[i], launches(i))
 
     def judge() -> None:
         weights = DOPRI5.weights, DOPRI5.error_weights
-        finish(y, slopes[6], False, dt, slopes, *weights, tolerance, partial, 0, judging)
+        finish(y, slopes[6], False, dt, slopes, *weights, tolerance, partial, 0, launches("finish"))
 
     return {
         "stage": [stage_at(i) for i in range(1, DOPRI5.stages)],
         "finish": [judge],
-        "control": [lambda: control(state, partial, DOPRI5.nodes, True, launch=controlling)],
-        "commit": [lambda: commit(y, slopes[6], slopes, state, out, DOPRI5.mid_weights, launch=committing)],
+        "control": [lambda: control(state, partial, DOPRI5.nodes, True, launch=launches("control"))],
+        "commit": [lambda: commit(y, slopes[6], slopes, state, out, DOPRI5.mid_weights, launch=launches("commit"))],
     }
 
 

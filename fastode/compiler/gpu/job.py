@@ -43,8 +43,7 @@ class FusedJob(Job):
     def __post_init__(self) -> None:
         if self.memory is not None:
             raise NotFused("a memory budget, which only the CPU's engine keeps")
-        steps = self.steps
-        if isinstance(steps, AdaptiveSteps) and not self.tableau.last_stage_is_solution:
+        if isinstance(self.steps, AdaptiveSteps) and not self.tableau.last_stage_is_solution:
             raise NotFused(f"the last stage of method {self.name!r} is not at the new state")
 
     def run(

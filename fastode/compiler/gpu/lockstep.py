@@ -6,7 +6,6 @@ Three launches a step, whatever the field: the attempt has all stages and the er
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from ...device.first_step import hairer
 from ...device.kept import KeptSteps
 from ...device.progress import queue_attempts
-from ...kernels.launching import Again
+from ...kernels.launching import Launches
 from ...kernels.reference import rms
 from ...kernels.triton import DeviceState, PartialSums, commit, control
 from ...tableau import ButcherTableau
@@ -55,7 +54,7 @@ class FusedAttempt:
         self.times = tuple([state.real(name) for name in ("t", "dt", "t1")])
         self.kept: tuple[Parts, Tensor, int] | None = None
         #: launches that differ from attempt to attempt in their tensors only
-        self.again: defaultdict[str, Again] = defaultdict(Again)
+        self.launches = Launches()
 
     def slope(self, t: Tensor, y: Tensor) -> Tensor:
         """The field at ``t`` (0-dim, float64)."""
@@ -71,12 +70,12 @@ class FusedAttempt:
         y, tried = self.y[0], self.into
         attempt_step(
             self.program, self.tableau, (t, dt, t1), y, self.k_first, *self.inputs, self.tolerances, self.parts, tried,
-            self.again["attempt"],
+            self.launches("attempt"),
         )  # fmt: skip
-        control(self.state, self.partial, (), lockstep=True, launch=self.again["control"])
+        control(self.state, self.partial, (), lockstep=True, launch=self.launches("control"))
         kept = None if self.kept is None else (self.kept[0][0], *self.kept[1:])
         slopes = (self.k_first, tried.last_slope)
-        commit(y, tried.y1, slopes, self.state, self.out, (0.0, 0.0), None, kept, tried.y_mid, self.again["commit"])
+        commit(y, tried.y1, slopes, self.state, self.out, (0.0, 0.0), None, kept, tried.y_mid, self.launches("commit"))
 
 
 def _partial_sums(program: FusedProgram, y: Tensor, parts: Sequence[int]) -> PartialSums:

@@ -1,4 +1,4 @@
-"""The norm of the embedded error for a loop that runs on the host: a launch for each part, and one wait."""
+"""Steps of a loop that runs on the host: their size on the device, and the norm of their error in one launch a part."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from ...tree import Parts
 from ..binding import Binding
 from ..launching import Launches
+from ..reference.combine import Weight
+from ..torch_step import TorchStep
 from .finish import PartialSums, Tolerances, finish
 
 
@@ -22,14 +24,13 @@ class ErrorNorm:
 
     def __init__(self, binding: Binding) -> None:
         self.tableau = binding.tableau
-        self.launches = Launches()
         self.serves = binding.norm == "rms" and binding.rows is None and self.tableau.adaptive
         if self.serves:
             parts = binding.like[: binding.controlled]
             self.partial = PartialSums.of(parts, 1, lockstep=True)
             self.tolerances = Tolerances(binding.like, binding.rtol, binding.atol).pairs
 
-    def __call__(self, y: Parts, y1: Parts, size: Tensor, slopes: list[Parts]) -> float:
+    def __call__(self, y: Parts, y1: Parts, size: Tensor, slopes: list[Parts], launches: Launches) -> float:
         """Waits for the device.
 
         Args:
@@ -41,7 +42,33 @@ class ErrorNorm:
         weights = tableau.weights, tableau.error_weights
         for p in range(len(first) - 1):
             of_part = [k[p] for k in slopes]
-            launch = self.launches(p, y[p], y1[p])
+            launch = launches(("finish", p), y[p], y1[p])
             finish(y[p], y1[p], False, size, of_part, *weights, self.tolerances[p], partial, p, launch)
         sums = [partial.sums[a:b].sum() for a, b in pairwise(first)]
         return float((torch.stack(sums) / partial.elements).amax().sqrt())
+
+
+class DeviceStep(TorchStep):
+    """What steps with and without a tape share.
+
+    Attributes:
+        size: [1] or [R] float64; the signed size of the step.
+        launches: those that a step repeats.
+    """
+
+    def __init__(self, binding: Binding) -> None:
+        super().__init__(binding)
+        self.norm_of_error = ErrorNorm(binding)
+        self.launches = Launches()
+
+    def begin_at(self, y: Parts, dt: Weight) -> None:
+        super().begin_at(y, dt)
+        # a fill is a launch; a copy of a number would wait for the device
+        size = dt.detach() if isinstance(dt, Tensor) else torch.full((1,), dt, dtype=torch.float64, device=self.device)
+        self.size = size.to(torch.float64).reshape(-1)
+
+    @torch.no_grad()
+    def error(self) -> float | Tensor:
+        if self.norm_of_error.serves:
+            return self.norm_of_error(self.y, self.y1, self.size, self.k, self.launches)
+        return super().error()

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ...tree import Parts
 from ..binding import Binding
-from ..launching import Launches
 from ..reference import quartic_weights
 from ..reference.combine import Weight
 from ..torch_step import TorchStep
 from .combine import combine
-from .norm import ErrorNorm
+from .norm import DeviceStep
 from .stage import stage
 from .tape import TritonTapeStep
 
 
-class TritonStep(TorchStep):
+class TritonStep(DeviceStep):
     """:class:`TorchStep` with one launch a stage for each part, and no number copied to the device and waited for."""
 
     engine = "triton"
@@ -28,14 +26,6 @@ class TritonStep(TorchStep):
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
         self.binding = binding
-        self.norm_of_error = ErrorNorm(binding)
-        self.launches = Launches()
-
-    def begin_at(self, y: Parts, dt: Weight) -> None:
-        super().begin_at(y, dt)
-        # a fill is a launch; a copy of a number would wait for the device
-        size = dt.detach() if isinstance(dt, Tensor) else torch.full((1,), dt, dtype=torch.float64, device=self.device)
-        self.size = size.to(torch.float64).reshape(-1)
 
     def stage(self, i: int, k: Parts) -> Parts:
         self.k.append(k)
@@ -62,12 +52,6 @@ class TritonStep(TorchStep):
             return super().interpolate(x)
         w, theta = quartic_weights(x, self.tableau.mid_weights)
         return self.combine(self.y, [self.y1, self.y, *self.k], [w, -w, *[self.dt * v for v in theta]])
-
-    @torch.no_grad()
-    def error(self) -> float | Tensor:
-        if self.norm_of_error.serves:
-            return self.norm_of_error(self.y, self.y1, self.size, self.k)
-        return super().error()
 
     def to_tape(self) -> TorchStep:
         """These kernels, recording for autograd, in the middle of the present step."""

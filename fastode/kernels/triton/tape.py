@@ -13,7 +13,7 @@ from ..binding import Binding
 from ..launching import Launches
 from ..reference.combine import Weight
 from ..tape import TapeStep, Transposed
-from .norm import ErrorNorm
+from .norm import DeviceStep
 from .stage import stage
 
 
@@ -37,32 +37,26 @@ class _Transposed(Transposed):
 
     def plain_sum(self, bars: list[Tensor]) -> Tensor:
         first, *rest = bars
-        return stage(first, self.one, rest, [1.0] * len(rest)) if rest else first
+        if not rest:
+            return first
+        launch = self.launches(("start", len(rest), self.part), first)
+        return stage(first, self.one, rest, [1.0] * len(rest), launch)
 
 
-class TritonTapeStep(TapeStep):
+class TritonTapeStep(DeviceStep, TapeStep):
     """A launch for each stage, and for each slope in the backward pass."""
 
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
-        self.norm_of_error = ErrorNorm(binding)
-        self.launches = Launches()
         self.one = torch.ones(1, dtype=torch.float64, device=self.device)
 
     def begin_at(self, y: Parts, dt: Weight) -> None:
         super().begin_at(y, dt)
         if not isinstance(dt, Tensor):
-            self.size = torch.full((1,), dt, dtype=torch.float64, device=self.device)
             self.shared = [
                 _Transposed(self.table, dt, self.size, self.one, self.launches, part) for part in range(len(y))
             ]
 
     def _node(self, i: int, k: Parts) -> Parts:
-        self.steps = [(p.detach(), [s[j].detach() for s in self.k]) for j, p in enumerate(self.y)]
+        self.steps = [(p, [s[j] for s in self.k]) for j, p in enumerate(self.y)]
         return super()._node(i, k)
-
-    @torch.no_grad()
-    def error(self) -> float | Tensor:
-        if self.norm_of_error.serves:
-            return self.norm_of_error(self.y, self.y1, self.size, self.k)
-        return super().error()
