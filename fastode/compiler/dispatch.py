@@ -179,7 +179,7 @@ def fused_program(
     try:
         program = lowered.fused(y.dtype, precision, y.device)
         if torch.is_grad_enabled() and (y.requires_grad or any(wanted)):
-            lowered.fused_sweep(y.dtype, precision, wanted, n_arguments)
+            lowered.fused_sweep(y.dtype, precision, y.device, wanted, n_arguments)
     except NotFused as refusal:
         raise NotServed(str(refusal)) from refusal
     return program

@@ -103,13 +103,15 @@ class Lowered:
 
         return self._made((FusedProgram, dtype, precision, device), make)
 
-    def fused_sweep(self, dtype: torch.dtype, precision: str, wanted: Sequence[bool], n_arguments: int) -> FusedSweep:
+    def fused_sweep(
+        self, dtype: torch.dtype, precision: str, device: torch.device, wanted: Sequence[bool], n_arguments: int
+    ) -> FusedSweep:
         """The kernels of a GPU for the gradients of those arguments and, after them, constants that are wanted.
 
         Raises:
             NotFused: there are none for this program.
         """
-        from .gpu.configurations import sweep_settings_for
+        from .gpu.configurations import has_float64_tensor_cores, sweep_settings_for
         from .gpu.fused_sweep import FusedSweep
 
         numbers = [i for i, w in enumerate(wanted) if w]
@@ -117,10 +119,10 @@ class Lowered:
         arguments = tuple(i for i in numbers if i < n_arguments)
 
         def make() -> FusedSweep:
-            settings = sweep_settings_for(self.program, dtype, precision)
+            settings = sweep_settings_for(self.program, dtype, precision, has_float64_tensor_cores(device))
             return FusedSweep(self.program, dtype, self.shared_time, constants, arguments, settings=settings)
 
-        return self._made((FusedSweep, dtype, precision, constants, arguments), make)
+        return self._made((FusedSweep, dtype, precision, device, constants, arguments), make)
 
     def _made(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
         """``make()``, called once for a key; a refusal is given again."""

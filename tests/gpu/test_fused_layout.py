@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,12 @@ from compiler.registry import Wrapped
 from torch import Tensor, nn
 
 from fastode.compiler.gpu import NotFused
-from fastode.compiler.gpu.configurations import settings_for, shared_bytes_of
+from fastode.compiler.gpu.configurations import (
+    has_float64_tensor_cores,
+    settings_for,
+    shared_bytes_of,
+    sweep_settings_for,
+)
 from fastode.compiler.gpu.fused import FusedProgram
 from fastode.compiler.gpu.layout import Layout, Part, Run, Tie, runs
 from fastode.compiler.gpu.settings import Settings
@@ -118,8 +124,27 @@ def test_settings_follow_the_widths() -> None:
     assert settings_for(network, torch.float32) == Settings(8, 4)
     assert settings_for(network, torch.float32, "tf32x3") == Settings(8, 4, "tf32x3", 64)
     large = traced(Wrapped(mlp(2, 256, 256, 2)), torch.zeros(3, 2)).program
-    assert settings_for(large, torch.float32) == Settings(8, 8, "ieee", 32, True)
-    assert settings_for(large, torch.float32, shared_bytes=300 * 1024) == Settings(8, 8, "ieee", 32, False)
+    assert settings_for(large, torch.float32) == Settings(8, 8, "ieee", 64, True)
+    assert settings_for(large, torch.float32, shared_bytes=300 * 1024) == Settings(8, 8, "ieee", 64, False)
+    by_tangents = wide("concatsquash", torch.float64, 3, "exact").program
+    assert settings_for(by_tangents, torch.float64) == Settings(8, 8, "ieee", 64, True)
+
+
+def test_sweeps_have_tiles_that_fill_the_tensor_cores() -> None:
+    network = wide("two_hidden_layers_of_64", torch.float32, 3).program
+    plain = Settings(16, 4, keep_vectors=False)
+    assert sweep_settings_for(network, torch.float32) == plain
+    assert sweep_settings_for(network, torch.float32, "tf32") == replace(plain, warps=8, precision="tf32", tile=64)
+    assert sweep_settings_for(network, torch.float64) == replace(plain, warps=8, tile=64)
+    assert sweep_settings_for(network, torch.float64, float64_tensor_cores=False) == replace(plain, warps=8)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((8, 0), True), ((9, 0), True), ((10, 0), False)])
+def test_float64_is_on_tensor_cores_up_to_hopper(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_float64_tensor_cores(torch.device("cuda", 0)) == expected
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,8 @@ def adjoint_field_of(
         cotangent=state.pieces("g"),
         live="active",
     )
-    forward = emit(full, layout, inputs, settings, dtype, "v", [slope], "weights")
-    backward = emit(full, layout, inputs, settings, dtype, "w", [bar, *others], "weights")
+    forward = emit(full, layout, inputs, settings, dtype, "v", [slope], "weights", settle=True)
+    backward = emit(full, layout, inputs, settings, dtype, "w", [bar, *others], "weights", settle=True)
     n = len(derived.arguments)
     cotangents = {
         a: Cotangents(vector(v), values(v, pieces))

@@ -60,6 +60,7 @@ def emit(
     prefix: str = "v",
     values: Sequence[int] | None = None,
     pointer: str = "constant",
+    settle: bool = False,
 ) -> Emitted:
     """The source of a program.
 
@@ -68,12 +69,13 @@ def emit(
         prefix: of the variables' names; that of two programs in one kernel must differ.
         values: that are computed, and stand in ``Emitted.outputs``; None for the outputs of the program.
         pointer: of what ``body`` reads, see :class:`.matrices.Reader`.
+        settle: factors of products, and ``values``, which may be factors too, are computed once, see :mod:`.settled`.
 
     Raises:
         NotFused: the program needs what tiles cannot do.
     """
     outputs = program.outputs if values is None else values
-    return _Emission(program, layout, inputs, settings, dtype, prefix, pointer).result(outputs)
+    return _Emission(program, layout, inputs, settings, dtype, prefix, pointer).result(outputs, settle)
 
 
 class _Emission:
@@ -98,12 +100,21 @@ class _Emission:
         self.affine = Affine(self.reader, settings, dtype)
         self.pieces: list[list[Piece]] = []
 
-    def result(self, values: Sequence[int]) -> Emitted:
+    def result(self, values: Sequence[int], settle: bool) -> Emitted:
         needed = needed_for(self.program, values)
+        factors = {*values, *(op.inputs[0] for v, op in enumerate(self.program.ops) if op.name == "affine")}
         for v, op in enumerate(self.program.ops):
-            self.pieces.append(self._value(v, op) if v in needed else [])
+            pieces = self._value(v, op) if v in needed else []
+            if settle and v in factors and op.name != "affine":
+                pieces = [self._settled(v, n, piece) for n, piece in enumerate(pieces)]
+            self.pieces.append(pieces)
         outputs = [self.pieces[v] for v in values]
         return Emitted(self.before, self.body, outputs, sorted(self.reader.constants))
+
+    def _settled(self, v: int, n: int, piece: Piece) -> Piece:
+        if not (piece.is_tile and piece.rows):
+            return piece
+        return replace(piece, name=self._assign(v, n, f"settled({piece.name})"))
 
     def _value(self, v: int, op: Op) -> list[Piece]:
         match op.name:

@@ -77,7 +77,8 @@ def field_of(program: Program, settings: Settings, dtype: str, shared_time: bool
         state=state.seen(program.state_width).pieces("s"),
         arguments={a: parts.pieces(f"argument_{a}") for a, parts in arguments.items()},
     )
-    emitted = emit(program, layout, inputs, settings, dtype)
+    # what settles a value keeps the compiler from leaving matrices in shared memory, and so do slopes in memory
+    emitted = emit(program, layout, inputs, settings, dtype, settle=settings.slopes_in_memory)
     slope = [piece.beside(part.padded > 0) for piece, part in zip(emitted.outputs[0], state.parts, strict=True)]
     return Field(program, state, arguments, emitted, slope, shared_time)
 

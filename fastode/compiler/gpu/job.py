@@ -83,7 +83,7 @@ class FusedJob(Job):
         """Gradients of the initial state, and of those arguments and constants that are wanted."""
         stats = new_stats(self.name, "backward")
         stats.engine = "compiled"
-        sweep = self.lowered.fused_sweep(y0.dtype, self.precision, wanted, len(arguments))
+        sweep = self.lowered.fused_sweep(y0.dtype, self.precision, y0.device, wanted, len(arguments))
         grad = grad.reshape(len(self.times), self.rows, self.features)
         with torch.no_grad(), on_device_of(y0):
             found = self._sweep(sweep, record, grad, arguments, constants)

@@ -73,7 +73,7 @@ class FusedRows(NativeRows):
     ) -> list[Tensor | None]:
         """Gradients of the per-row arguments and the constants; that of ``y0`` takes the place of the last states'."""
         n = sum(self.native.per_row)
-        sweep = self.native.lowered.fused_sweep(y.dtype, self.field.precision, wanted, n)
+        sweep = self.native.lowered.fused_sweep(y.dtype, self.field.precision, y.device, wanted, n)
         (record, reached), times = outputs.record, outputs.due[:, :-1].contiguous()
         grad_ys, grad_y = grads
         with torch.no_grad(), on_device_of(y):

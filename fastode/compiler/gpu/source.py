@@ -23,6 +23,7 @@ def _vocabulary() -> dict[str, Any]:
     except ImportError as error:
         raise NotFused(f"Triton is not installed ({error})") from error
     from . import control, elementary
+    from .settled import settled
 
     names = (
         "divide",
@@ -38,7 +39,7 @@ def _vocabulary() -> dict[str, Any]:
     )
     functions = {name: getattr(elementary, name) for name in names}
     shared = ("choose_first", "control_rows", "propose_rows", "quartic_weights", "starting_step", "weighted")
-    return {"tl": tl, **functions, **{name: getattr(control, name) for name in shared}}
+    return {"tl": tl, "settled": settled, **functions, **{name: getattr(control, name) for name in shared}}
 
 
 def kernel(name: str, parameters: Sequence[str], text: str, fixed: Sequence[str], unaligned: Sequence[str]) -> Any:
