@@ -33,7 +33,7 @@ from .tuning import Trial
 #: elements of a state of float32, and of a block
 ELEMENTS, BLOCKS, BLOCK_WARPS = (2**17, 2**22), (256, 512, 1024, 2048, 4096), (4, 8)
 #: rows of a batch, of a tile, and warps that share a tile
-BATCHES, ROWS, WARPS = (2048, 65536), (8, 16, 32), (4, 8)
+BATCHES, ROWS, WARPS = (2048, 65536), (8, 16, 32), (2, 4, 8)
 #: a gradient's products sum over the rows of a tile, 16 at least
 SWEPT_ROWS = (16, 32)
 #: steps of the solve whose gradient is timed

@@ -121,20 +121,23 @@ def test_settings_are_checked(wrong: dict[str, object]) -> None:
 def test_settings_follow_the_widths() -> None:
     assert settings_for(traced(lotka_volterra, torch.zeros(3, 2)).program, torch.float32) == Settings(32, 1)
     network = wide("two_hidden_layers_of_64", torch.float32, 3).program
-    assert settings_for(network, torch.float32) == Settings(8, 4)
-    assert settings_for(network, torch.float32, "tf32x3") == Settings(8, 4, "tf32x3", 64)
+    assert settings_for(network, torch.float32) == Settings(8, 2)
+    assert settings_for(network, torch.float32, "tf32x3") == Settings(8, 2, "tf32x3", 64)
+    assert settings_for(network, torch.float64) == Settings(8, 4, tile=64)
+    flow = wide("two_hidden_layers_of_64", torch.float32, 3, "exact").program
+    assert settings_for(flow, torch.float32) == Settings(8, 4, tile=64)
     large = traced(Wrapped(mlp(2, 256, 256, 2)), torch.zeros(3, 2)).program
-    assert settings_for(large, torch.float32) == Settings(8, 8, "ieee", 64, True)
-    assert settings_for(large, torch.float32, shared_bytes=300 * 1024) == Settings(8, 8, "ieee", 64, False)
+    assert settings_for(large, torch.float32) == Settings(8, 4, slopes_in_memory=True)
+    assert settings_for(large, torch.float32, shared_bytes=300 * 1024) == Settings(8, 4)
     by_tangents = wide("concatsquash", torch.float64, 3, "exact").program
-    assert settings_for(by_tangents, torch.float64) == Settings(8, 8, "ieee", 64, True)
+    assert settings_for(by_tangents, torch.float64) == Settings(8, 8, tile=64, slopes_in_memory=True)
 
 
 def test_sweeps_have_tiles_that_fill_the_tensor_cores() -> None:
     network = wide("two_hidden_layers_of_64", torch.float32, 3).program
     plain = Settings(16, 4, keep_vectors=False)
     assert sweep_settings_for(network, torch.float32) == plain
-    assert sweep_settings_for(network, torch.float32, "tf32") == replace(plain, warps=8, precision="tf32", tile=64)
+    assert sweep_settings_for(network, torch.float32, "tf32") == replace(plain, precision="tf32", tile=64)
     assert sweep_settings_for(network, torch.float64) == replace(plain, warps=8, tile=64)
     assert sweep_settings_for(network, torch.float64, float64_tensor_cores=False) == replace(plain, warps=8)
 

@@ -1,31 +1,38 @@
 """How many rows a tile has, how many warps share it, and where it keeps its slopes.
 
+The fewer warps share a tile, the fewer instructions a row costs: what a row has once, such as its step size, is
+computed in every warp, and a thread with more elements reads each factor of a product for more of them. A row of a flow
+takes 1,512 instructions with four warps where eight take 2,128, and two thirds of the reads of shared memory; one of a
+network 708 with two where four take 1,144. So a tile has the fewest warps whose registers hold it.
+
 Read from what Triton 3.7 and ptxas make of the kernel of rows (dopri5, with a record of the steps) for sm_80: warps,
-registers of a thread, bytes of registers spilled and KiB of shared memory. The kernels of grids and of shared steps
-need fewer registers throughout. sm_90 and sm_100 differ by a sixth at most, but for float64 on sm_100, where products
-are plain multiplications: Hutchinson's flow and those by tangents spill 340 bytes there, networks of 128 units 1,850.
+registers of a thread, bytes of registers spilled and KiB of shared memory; "m" where the slopes are in memory. The
+kernels of grids and of shared steps need fewer registers.
 
-    field: features, hidden layers        float32                     float64
-    Lotka-Volterra: 2                     1   128    0     0          1   164    0     0
-    network: 2, 32, 32                    4   193    0     5          4   214    0    10
-    network: 2, 64, 64                    4   199    0    18          4   228    0    36
-      tf32x3                              4   196    0    36
-    its flow, exact divergence            8   203    0    34          8   236    0    68
-      tf32x3                              8   186    0    68
-    its flow, Hutchinson's                8   248    0    18          8   208    0    36  slopes in memory
-    concatsquash: 2, 64, 64               4   214    0    18          8   240    0    36
-    its flow, by tangents                 8   255    0    18          8   233    0    36  slopes in memory
-    network: 64, 64, 64                   4   207    0    50          8   183    0    36  slopes in memory
-    network: 2, 128, 128                  8   184    0    68          8   248    0    40  slopes in memory
-    its flow, slopes in memory            8   255   32     8          8   255    8    40
-      tf32x3                              8   255   64    20
-    network: 2, 256, 256, the same        8   255   24    24          8   255  124    48
-      tf32x3                              8   255   84    24
+    field: features, hidden layers        float32                       float64
+    Lotka-Volterra: 2                     1   128    0     0            1   164    0     0
+    network: 2, 32, 32                    2   203    0     5            4   214    0    10
+    network: 2, 64, 64                    2   212    0    18            4   228    0    36
+      tf32x3                              2   242    0    36
+    its flow, exact divergence            4   254    0    34            8   236    0    68
+      tf32x3                              2   254    0    68
+    its flow, Hutchinson's                8   248    0    18            8   208    0    36  m
+      tf32x3                              4   243    0    36
+    concatsquash: 2, 64, 64               2   250    0    18            8   240    0    36
+    its flow, by tangents                 8   255    0    18            8   233    0    36  m
+    network: 64, 64, 64                   4   207    0    50            8   183    0    36  m
+    network: 2, 128, 128                  2   255    0    68            8   248    0    40  m
+      its flow, exact divergence          4   255   24     8  m         8   255    8    40  m
+        tf32x3                            8   255   64    20  m
+    network: 2, 256, 256                  4   254   64    12  m         8   255  124    48  m
+      tf32x3                              8   255   84    24  m
 
-Tiles of 16 rows and twice the warps need the same registers; 8 rows wait less for the slowest one. In float32, where
-products are plain multiplications, tiles of 32 features have the least registers up to 128 hidden units; beyond, and
-on tensor cores, those of 64. With its slopes in memory a kernel reads its matrices anew at every stage, but computes
-every hidden layer once (:mod:`.settled`): the better choice where registers are short.
+In float32 sm_90 and sm_100 spill no more than that. In float64 up to 64 hidden units sm_90 spills 8 bytes in one case,
+from 128 on up to 472. On sm_100 Triton multiplies float64 without tensor cores: that spills up to 384 bytes with 64
+hidden units, and from 1,844 on with more.
+
+8 rows wait less for the slowest one than 16 do. With its slopes in memory a kernel reads its matrices anew at every
+stage, but computes every hidden layer once (:mod:`.settled`): the better choice where registers are short.
 """
 
 from __future__ import annotations
@@ -56,16 +63,25 @@ def settings_for(
         return Settings(rows=32, warps=1, precision=precision)
     double = dtype == torch.float64
     affine = [(op.data[0], op.width, ops[op.inputs[0]].width) for op in ops if op.name == "affine"]
-    matrices = {a for a in affine if min(a[1:]) > NARROW}
-    state, wide = ops[program.outputs[0]].width, sum(op.width > NARROW for op in ops)
-    many = len(affine) > 3 or widest > 64 or (double and (state > 2 * NARROW or wide > 16))
-    no_room = sum(m * n for _, m, n in matrices) * dtype.itemsize > shared_bytes - OTHER_SHARED
+    products = [a for a in affine if min(a[1:]) > NARROW]
+    narrow_state = ops[program.outputs[0]].width <= 2 * NARROW
+    few_maps, few_values = len(affine) <= 4, sum(op.width > NARROW for op in ops) <= 16
+    no_room = sum(m * n for _, m, n in set(products)) * dtype.itemsize > shared_bytes - OTHER_SHARED
+    in_memory = no_room or (double and (len(affine) > 4 or not narrow_state))
+    if double:
+        warps = 4 if len(affine) <= 3 and few_values and narrow_state and widest <= 64 else 8
+    elif precision == "ieee":
+        warps = 8 if not few_maps else 2 if len(products) == 1 and widest <= 128 and not in_memory else 4
+    elif widest > 64 or not (few_maps or few_values):
+        warps = 8
+    else:
+        warps = 2 if few_maps and few_values and narrow_state else 4
     return Settings(
         rows=8,
-        warps=8 if many else 4,
+        warps=warps,
         precision=precision,
-        tile=64 if double or precision != "ieee" or widest > 128 else 32,
-        slopes_in_memory=no_room or (double and len(affine) > 4),
+        tile=64 if double or precision != "ieee" or (few_maps and len(products) == 2 and not in_memory) else 32,
+        slopes_in_memory=in_memory,
     )
 
 
@@ -88,8 +104,8 @@ def sweep_settings_for(
 ) -> Settings:
     """The settings of the kernels of its sweeps.
 
-    Products that sum over the rows need 16 of them. On tensor cores, eight warps share a tile of 64 features; of one of
-    32, half of them would repeat the products of the others.
+    Products that sum over the rows need 16 of them. On tensor cores, eight warps can share a tile of 64 features; of
+    one of 32, half of them would repeat the products of the others.
 
     Args:
         float64_tensor_cores: see :func:`has_float64_tensor_cores`.
@@ -100,7 +116,7 @@ def sweep_settings_for(
         field                        float32, shared steps  own steps          float64, shared steps  own steps
         Lotka-Volterra: 2            1   0   0   0            0   0   0        1    0    0    0          0    0    0
         network: 2, 64, 64           4   0   0   0            0  20  72        8    0    0   84          8   20  256
-          tf32x3                     8   0   0   0            0   0   4
+          tf32x3                     4   0   0   0            0  32  52
         its flow, exact divergence   8  44  40  44           36  48  48        8   68   60  188        144   92  344
           tf32x3                     8   8  80  48           68  80  80
     """
@@ -112,7 +128,7 @@ def sweep_settings_for(
     tensor_cores = float64_tensor_cores if double else precision != "ieee"
     return Settings(
         rows=16,
-        warps=8 if double or tensor_cores or products > 1 else 4,
+        warps=8 if double or products > 1 else 4,
         precision=precision,
         tile=64 if tensor_cores else 32,
         keep_vectors=False,
