@@ -50,9 +50,9 @@ def test_a_block_size_reaches_the_kernel_and_changes_no_result(monkeypatch: pyte
 
 def test_some_settings_of_every_fused_kernel_run_and_those_in_use_are_among_them() -> None:
     field, noted = TracedField(8, "cpu"), list[Findings]()
-    for kind, few in ((field.attempts(), 2), (field.rows(), 1), (field.sweeps(), 1)):
+    for kind, few in ((field.attempts(), 2), (field.rows(), 1), (field.sweeps(), 2)):
         trials = [*islice(kind, few)]
-        assert trials[0].in_use
+        assert any(trial.in_use for trial in trials)
         calls: list[object] = []
         found = measure(trials, lambda call, calls=calls: calls.append(call()) or 1.0, Budget(5), noted.append)
         assert found.problems == [] and not found.failed and len(calls) == few
