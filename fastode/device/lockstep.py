@@ -15,6 +15,7 @@ from ..clock import LockstepClock, step_underflow, too_many_steps
 from ..errors import NonFiniteState
 from ..kernels.row_state import EVENT, FINISHED, NON_FINITE, RUNNING, TOO_MANY_STEPS
 from ..kernels.triton import DeviceState
+from ..kernels.upload import upload
 from ..observers import Outputs
 from ..problem import Problem, check_finite
 from ..tableau import ButcherTableau
@@ -177,7 +178,7 @@ def _begin(problem: Problem, tableau: ButcherTableau, clock: LockstepClock, time
     stops = sorted([(s, 0) for s in clock.step_s if s > start] + [(s, 1) for s in clock.jump_s if s > start])
 
     def numbers(values: Sequence[float]) -> Tensor:
-        return torch.tensor([values], dtype=torch.float64, device=problem.y0[0].device)
+        return upload(torch.tensor([values], dtype=torch.float64), problem.y0[0].device)
 
     return DeviceState.begin(
         numbers([clock.t])[0],

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...kernels.upload import upload
 from ...tableau import ButcherTableau
 from ..engine import GridSteps
 from . import source
@@ -102,9 +103,9 @@ def solve_grid(
     if not rows:
         return last
     numbers = coefficients_of(tableau, program.dtype, y.device)
-    points = torch.tensor(steps.points, dtype=torch.float64, device=y.device)
-    output_step = torch.tensor(steps.output_step, dtype=torch.int64, device=y.device)
-    output_x = torch.tensor(steps.output_x, dtype=torch.float64, device=y.device)
+    points = upload(torch.tensor(steps.points, dtype=torch.float64), y.device)
+    output_step = upload(torch.tensor(steps.output_step, dtype=torch.int64), y.device)
+    output_x = upload(torch.tensor(steps.output_x, dtype=torch.float64), y.device)
     program.run(
         program.kernel(_kernel, tableau.stages, float32_times, record is not None),
         rows,

@@ -18,6 +18,7 @@ from ...controller import Controller
 from ...device.progress import on_device_of
 from ...kernels.row_state import FINISHED, NON_FINITE, TOO_MANY_STEPS
 from ...kernels.triton import DeviceState
+from ...kernels.upload import upload
 from ...stats import SolveStats, new_stats
 from ..engine import BROKEN, TOO_MANY, UNDERFLOW, AdaptiveSteps, GridSteps, Job
 from .fused import FusedProgram
@@ -104,7 +105,7 @@ class FusedJob(Job):
                 sweep, self.tableau, steps, record, grad, arguments, constants, float32_times=self.time_is_float32
             )
         numbers, states = record
-        times = torch.tensor(self.times, dtype=torch.float64, device=grad.device)
+        times = upload(torch.tensor(self.times, dtype=torch.float64), grad.device)
         return sweep_steps(sweep, self.tableau, numbers, states, times, 1, grad, arguments, constants)
 
     def _adaptive(
@@ -127,7 +128,7 @@ class FusedJob(Job):
         direction = -1.0 if times[1] < times[0] else 1.0
 
         def numbers(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64, device=y.device)
+            return upload(torch.tensor(values, dtype=torch.float64), y.device)
 
         order, safety, factor_min, factor_max, dt_min, dt_max = steps.limits
         state = DeviceState.begin(

@@ -17,6 +17,7 @@ from ...device.progress import queue_attempts
 from ...kernels.launching import Launches
 from ...kernels.reference import rms
 from ...kernels.triton import DeviceState, PartialSums, commit, control
+from ...kernels.upload import upload
 from ...tableau import ButcherTableau
 from ...tree import Parts
 from .evaluate import evaluate
@@ -84,8 +85,8 @@ def _partial_sums(program: FusedProgram, y: Tensor, parts: Sequence[int]) -> Par
     widths = [end - begin for begin, end in zip((0, *parts), parts, strict=False)]
     return PartialSums(
         torch.zeros(tiles * len(parts), 1, dtype=torch.float64, device=y.device),
-        torch.tensor(first, dtype=torch.int32, device=y.device),
-        torch.tensor([float(len(y) * w) for w in widths], dtype=torch.float64, device=y.device),
+        upload(torch.tensor(first, dtype=torch.int32), y.device),
+        upload(torch.tensor([float(len(y) * w) for w in widths], dtype=torch.float64), y.device),
         first,
         lockstep=True,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...kernels.upload import upload
 from ...tableau import ButcherTableau
 from ..engine import GridSteps
 from .adjoint_field import AdjointField
@@ -168,8 +169,8 @@ def sweep_grid(
             output += 1
         numbers.append([t, t1 - t, t1, first, output])
     device = states.device
-    record = torch.tensor(numbers, dtype=torch.float64, device=device).reshape(-1, _NUMBERS)
-    shares = torch.tensor(steps.output_x, dtype=torch.float64, device=device)
+    record = upload(torch.tensor(numbers, dtype=torch.float64), device).reshape(-1, _NUMBERS)
+    shares = upload(torch.tensor(steps.output_x, dtype=torch.float64), device)
     run = sweep.kernel(_kernel, tableau.stages, False, float32_times)
     given = (record, states, shares, outputs_at_start, grad_out)
     return _sweep(sweep, run, tableau, given, arguments, constants, None)

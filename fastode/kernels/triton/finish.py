@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..launching import Launch, front_door
 from ..reference.finish import Tolerance
+from ..upload import upload
 from .arithmetic import nan_max, working
 from .launch import WIDEST, cdiv, tile
 
@@ -99,8 +100,8 @@ class PartialSums:
             first.append(first[-1] + cdiv(max(n, 1), tiles * wide))
         return cls(
             torch.zeros(first[-1], rows, dtype=torch.float64, device=device),
-            torch.tensor(first, dtype=torch.int32, device=device),
-            torch.tensor([max(n, 1) for n in columns], dtype=torch.float64, device=device),
+            upload(torch.tensor(first, dtype=torch.int32), device),
+            upload(torch.tensor([max(n, 1) for n in columns], dtype=torch.float64), device),
             tuple(first),
             lockstep,
         )
@@ -125,7 +126,7 @@ class Tolerances:
                 r, a = (torch.as_tensor(x, dtype=torch.float64).to(part.device, dtype) for x in pair)
                 self.pairs.append((r.expand(part.shape).contiguous(), a.expand(part.shape).contiguous(), True))
             else:
-                numbers = torch.tensor(pair, dtype=torch.float64, device=part.device)
+                numbers = upload(torch.tensor(pair, dtype=torch.float64), part.device)
                 self.pairs.append((numbers[:1], numbers[1:], False))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...controller import Controller
 from ..row_state import RowState
+from ..upload import upload
 
 #: [R] float64 each, one behind the other in `DeviceState.reals`; `history` is two a row
 REALS = ("t", "t1", "dt", "size", "history", "older", "err", "t_end", "tried_t", "tried_dt")
@@ -71,7 +72,7 @@ class DeviceState:
             jumps=torch.zeros_like(stops, dtype=torch.int64) if jumps is None else jumps.contiguous(),
             due=due.contiguous(),
             times=torch.zeros(stages, rows, dtype=dtype, device=t0.device),
-            limits=torch.tensor(numbers, dtype=torch.float64, device=t0.device),
+            limits=upload(torch.tensor(numbers, dtype=torch.float64), t0.device),
         )
         for name in ("t", "t1", "tried_t"):
             state.real(name).copy_(t0)

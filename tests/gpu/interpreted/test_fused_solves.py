@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu_lab.counting import counting_synchronisations
 from torch import Tensor, nn
 
 import fastode
@@ -221,3 +222,25 @@ def test_a_field_that_is_too_wide_is_refused_by_its_width(on_gpu: Callable[[bool
 def test_an_unknown_precision_lists_the_known_ones() -> None:
     with pytest.raises(fastode.InvalidArgument, match=r"`precision='half'` is not known\. Known: ieee, tf32x3, tf32"):
         fastode.compile(van_der_pol, precision="half")
+
+
+def test_a_training_step_on_a_grid_does_not_wait(
+    on_gpu: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu(True)
+    field, y0 = fastode.compile(Net()), torch.randn(5, 2, dtype=torch.float64)
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+
+    def train() -> None:
+        y = fastode.odeint_adjoint(field, y0, times, method="rk4", options={"step_size": 0.25})
+        y[-1].sum().backward()
+
+    train()
+    copied: list[object] = []
+    tensor = torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *a, **k: (copied.append(k.get("device")), tensor(*a, **k))[1])
+    with counting_synchronisations() as waits:
+        train()
+    # the times are on the host
+    assert [w for w in waits if not w.split(":")[0].endswith(("problem.py", "dispatch.py", "fixed_grid.py"))] == []
+    assert copied and set(copied) == {None}, "numbers of the host are copied without upload"
