@@ -68,14 +68,14 @@ def settings_for(
     few_maps, few_values = len(affine) <= 4, sum(op.width > NARROW for op in ops) <= 16
     no_room = sum(m * n for _, m, n in set(products)) * dtype.itemsize > shared_bytes - OTHER_SHARED
     in_memory = no_room or (double and (len(affine) > 4 or not narrow_state))
+    small = widest <= 64 and few_maps and few_values and narrow_state
     if double:
-        warps = 4 if len(affine) <= 3 and few_values and narrow_state and widest <= 64 else 8
-    elif precision == "ieee":
-        warps = 8 if not few_maps else 2 if len(products) == 1 and widest <= 128 and not in_memory else 4
-    elif widest > 64 or not (few_maps or few_values):
-        warps = 8
+        warps = 4 if small and len(affine) <= 3 else 8
+    elif precision != "ieee":
+        warps = 2 if small else 4 if widest <= 64 and (few_maps or few_values) else 8
     else:
-        warps = 2 if few_maps and few_values and narrow_state else 4
+        one_product = len(products) == 1 and widest <= 128 and not in_memory
+        warps = 8 if not few_maps else 2 if one_product else 4
     return Settings(
         rows=8,
         warps=warps,

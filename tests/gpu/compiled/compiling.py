@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from compiler.fields import lotka_volterra
+from compiler.registry import Wrapped
 
 from fastode.compiler.engine import GridSteps
 from fastode.compiler.gpu.configurations import settings_for
@@ -20,7 +21,7 @@ from fastode.compiler.gpu.step import attempt_step
 from fastode.controller import Controller
 from fastode.kernels.row_state import RowState
 from fastode.methods import lookup
-from gpu.fields import Traced, traced, wide
+from gpu.fields import Traced, mlp, traced, wide
 
 report = pytest.importorskip("gpu_lab.report")
 
@@ -32,6 +33,23 @@ FIELDS: dict[str, Callable[[torch.dtype, bool], Traced]] = {
     ),
     "network": lambda dtype, shared: wide("two_hidden_layers_of_64", dtype, ROWS, None, shared),
     "flow": lambda dtype, shared: wide("two_hidden_layers_of_64", dtype, ROWS, "exact", shared),
+}
+
+
+def _of_width(width: int, divergence: str | None) -> Callable[[torch.dtype, bool], Traced]:
+    def field(dtype: torch.dtype, shared: bool) -> Traced:
+        y = torch.ones(ROWS, 2, dtype=dtype)
+        return traced(Wrapped(mlp(2, width, width, 2)).to(dtype), y, divergence=divergence, shared_time=shared)
+
+    return field
+
+
+LARGER: dict[str, Callable[[torch.dtype, bool], Traced]] = {
+    "concatsquash_flow": lambda dtype, shared: wide("concatsquash", dtype, ROWS, "exact", shared),
+    "hutchinsons_flow": lambda dtype, shared: wide("two_hidden_layers_of_64", dtype, ROWS, "hutchinson", shared),
+    "network_of_128": _of_width(128, None),
+    "flow_of_128": _of_width(128, "exact"),
+    "network_of_256": _of_width(256, None),
 }
 
 

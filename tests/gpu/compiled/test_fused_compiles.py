@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .compiling import FIELDS, KERNELS, reports
+from .compiling import FIELDS, KERNELS, LARGER, reports
 
 #: a compilation takes seconds: the other targets in the slow tests
 TARGETS = [80, *(pytest.param(target, marks=pytest.mark.slow) for target in (90, 100, "gfx942"))]
@@ -32,6 +32,27 @@ def test_kernels_compile_without_spills_and_in_their_own_precision(
             assert found.float32_constants_in_float64() == [], name
         uses_tensor_cores = found.instructions["HMMA"] > 0
         assert not uses_tensor_cores, f"{name}: tf32 where float32 was asked for"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("field", "dtype", "spilled"),
+    [
+        ("concatsquash_flow", torch.float32, 0),
+        ("concatsquash_flow", torch.float64, 0),
+        ("hutchinsons_flow", torch.float64, 0),
+        ("network_of_128", torch.float32, 0),
+        ("network_of_128", torch.float64, 0),
+        ("flow_of_128", torch.float32, 24),
+        ("network_of_256", torch.float32, 64),
+    ],
+    ids=str,
+)
+def test_larger_fields_spill_little(
+    monkeypatch: pytest.MonkeyPatch, field: str, dtype: torch.dtype, spilled: int
+) -> None:
+    monkeypatch.setitem(FIELDS, field, LARGER[field])
+    assert reports(field, dtype, 80, "solve_rows")["solve_rows"].spill_stores <= spilled
 
 
 @pytest.mark.parametrize("precision", ["tf32x3", "tf32"])
