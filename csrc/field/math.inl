@@ -8,7 +8,7 @@
 //   expm1     2^n (exp(r) - 1) + (2^n - 1)                                0.31    0.86   1.7 (1.8)   2.3
 //   log       n ln 2 + log(1 + f); double: f - s (f - R), s = f / (2 + f) 0.46    1.25   1.0         0.9
 //   log1p     the same with f = x 2^-n + (2^-n - 1)                       0.49    1.35   1.6         1.2
-//   tanh      (exp(2 |x|) - 1) / (exp(2 |x|) + 1), from expm1             0.33    0.94   2.6         2.6
+//   tanh      (exp(2 |x|) - 1) / (exp(2 |x|) + 1), from expm1             0.33    0.94   2.9         2.9
 //   sigmoid   2^-k / (2^-k + 2^(n - k) exp(r)), r of -x, k = n / 2        0.35    0.96   2.5         2.3
 //   softplus  max(x, 0) + log(1 + exp(-|x|))                              0.57    2.05   3.3 (3.8)   2.1 (2.4)
 //   erf       1 - exp(-|x| p(|x|)), from expm1                            0.53    2.33   2.5 (3.4)   2.6 (3.1)
@@ -137,35 +137,18 @@ struct Reduced {
   V first() const { return (V)(half() << Format<V>::MANTISSA); }
   V inverse_of_first() const { return (V)(2 * Format<V>::ONE - (half() << Format<V>::MANTISSA)); }
   V second() const { return (V)((shifted - half()) << Format<V>::MANTISSA); }
-  V half_power() const { return (V)((shifted - (Format<V>::BIAS + 1)) << Format<V>::MANTISSA); }  // 2^(n - 1)
+  V power(int offset) const { return (V)((shifted - (Format<V>::BIAS - offset)) << Format<V>::MANTISSA); }  // 2^(n + offset)
 };
-template <class V>
-inline V remainder(V x, V n) {
-  return fma(n, splat(-Format<V>::LN2_LOW), fma(n, splat(-Format<V>::LN2_HIGH), x));
-}
-template <class V>
+// Of TIMES x. A result that nears a limit as n grows needs no better ln 2 than float's, which is off by 2e-9.
+template <int TIMES = 1, bool LIMITED = false, class V>
 inline Reduced<V> reduce(V x) {
   using F = Format<V>;
   const V magic = splat(Element<V>(1.5) * F::POWER + 2 * F::BIAS);
-  const V t = fma(x, splat(F::LOG2_E), magic), n = t - magic;
-  return {n, remainder(x, n), (Bits<V>)t};
-}
-
-// The same of TIMES x, for a result that nears a limit as n grows: 2^n is one power, and float needs no better ln 2 than its
-// own, which is off by 2e-9.
-template <class V>
-struct Limited {
-  V r, power;
-};
-template <int TIMES, class V>
-inline Limited<V> reduce_limited(V x) {
-  using F = Format<V>;
-  const V magic = splat(Element<V>(1.5) * F::POWER + F::BIAS);
-  const V t = fma(x, splat(TIMES * F::LOG2_E), magic), n = t - magic;
-  const V power = (V)((Bits<V>)t << F::MANTISSA);
+  const V t = fma(x, splat(TIMES * F::LOG2_E), magic);
+  const V n = t - magic;
   if constexpr (TIMES == 2) x = x + x;
-  if constexpr (FUSED && sizeof(Element<V>) == 4) return {fma(n, splat(-F::LN2), x), power};
-  return {remainder(x, n), power};
+  if constexpr (FUSED && LIMITED && sizeof(Element<V>) == 4) return {n, fma(n, splat(-F::LN2), x), (Bits<V>)t};
+  return {n, fma(n, splat(-F::LN2_LOW), fma(n, splat(-F::LN2_HIGH), x)), (Bits<V>)t};
 }
 
 // (exp(r) - 1 - r) / r^2 of a reduced r.
@@ -353,7 +336,7 @@ template <class V>
 inline V vexpm1(V x) {
   using F = elementary::Format<V>;
   const auto e = elementary::reduce(elementary::at_most(elementary::at_least(x, -F::FORGET_ONE), F::HIGHEST));
-  const V p = elementary::reduced_expm1(e.r), s = e.half_power();
+  const V p = elementary::reduced_expm1(e.r), s = e.power(-1);
   const V half = fma(p, s, s - elementary::Element<V>(0.5));
   return elementary::with_sign(e.n == 0 ? p : half + half, elementary::sign(x));  // for that of zero
 }
@@ -379,14 +362,14 @@ inline V vlog1p(V x) {
   return elementary::log_edges(x, elementary::with_sign(y, elementary::sign(x)), T(-1));
 }
 
-// (exp(2 x) - 1) / (exp(2 x) + 1).
+// (exp(2 x) - 1) / (exp(2 x) + 1): the numerator is at most the denominator after rounding too.
 template <class V>
 inline V vtanh(V x) {
   using T = elementary::Element<V>;
   const V a = elementary::at_most(elementary::magnitude_of(x), elementary::Format<V>::FORGET_ONE / 2);
-  const auto e = elementary::reduce_limited<2>(a);
-  const V y = fma(elementary::reduced_expm1(e.r), e.power, e.power - T(1));
-  return elementary::with_sign(y / (y + T(2)), elementary::sign(x));
+  const auto e = elementary::reduce<2, true>(a);
+  const V p = elementary::reduced_expm1(e.r), s = e.power(0);
+  return elementary::with_sign(fma(p, s, s - T(1)) / fma(p, s, s + T(1)), elementary::sign(x));
 }
 
 // 1 / (1 + exp(-x)), numerator and denominator divided by about exp(-x / 2): the result may be subnormal.
@@ -412,9 +395,9 @@ template <class V>
 inline V verf(V x) {
   using T = elementary::Element<V>;
   const V g = elementary::erf_exponent(elementary::magnitude_of(x));
-  const auto e = elementary::reduce_limited<1>(-g);
-  const V y = fma(-elementary::reduced_expm1(e.r), e.power, T(1) - e.power);
-  return elementary::with_sign(y, elementary::sign(x));
+  const auto e = elementary::reduce<1, true>(-g);
+  const V s = e.power(0);
+  return elementary::with_sign(fma(-elementary::reduced_expm1(e.r), s, T(1) - s), elementary::sign(x));
 }
 
 // sin(x) = (-1)^m sin(x - m pi).
