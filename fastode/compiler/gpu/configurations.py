@@ -62,15 +62,14 @@ def settings_for(
     if widest <= NARROW:
         return Settings(rows=32, warps=1, precision=precision)
     double = dtype == torch.float64
-    affine = [(op.data[0], op.width, ops[op.inputs[0]].width) for op in ops if op.name == "affine"]
-    products = [a for a in affine if min(a[1:]) > NARROW]
+    n_maps, products = sum(op.name == "affine" for op in ops), _products(program)
     narrow_state = ops[program.outputs[0]].width <= 2 * NARROW
-    few_maps, few_values = len(affine) <= 4, sum(op.width > NARROW for op in ops) <= 16
+    few_maps, few_values = n_maps <= 4, sum(op.width > NARROW for op in ops) <= 16
     no_room = sum(m * n for _, m, n in set(products)) * dtype.itemsize > shared_bytes - OTHER_SHARED
-    in_memory = no_room or (double and (len(affine) > 4 or not narrow_state))
+    in_memory = no_room or (double and not (few_maps and narrow_state))
     small = widest <= 64 and few_maps and few_values and narrow_state
     if double:
-        warps = 4 if small and len(affine) <= 3 else 8
+        warps = 4 if small and n_maps <= 3 else 8
     elif precision != "ieee":
         warps = 2 if small else 4 if widest <= 64 and (few_maps or few_values) else 8
     else:
@@ -123,13 +122,18 @@ def sweep_settings_for(
     ops = program.ops
     if max((op.width for op in ops), default=1) <= NARROW:
         return Settings(rows=32, warps=1, precision=precision, keep_gradients=True)
-    products = sum(op.name == "affine" and min(op.width, ops[op.inputs[0]].width) > NARROW for op in ops)
     double = dtype == torch.float64
     tensor_cores = float64_tensor_cores if double else precision != "ieee"
     return Settings(
         rows=16,
-        warps=8 if double or products > 1 else 4,
+        warps=8 if double or len(_products(program)) > 1 else 4,
         precision=precision,
         tile=64 if tensor_cores else 32,
         keep_vectors=False,
     )
+
+
+def _products(program: Program) -> list[tuple[int, int, int]]:
+    """The affine maps between wide values, which are products of tiles: constant, lines and columns of each."""
+    affine = [(op.data[0], op.width, program.ops[op.inputs[0]].width) for op in program.ops if op.name == "affine"]
+    return [a for a in affine if min(a[1:]) > NARROW]
