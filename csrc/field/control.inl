@@ -26,7 +26,7 @@ bool control(const RowLimits& given, const LaneControl& state, const T* sums, In
     const auto accept = (err <= one) | ((tried <= least) & (err == err));
     const F64 capped = tried * splat(limits.factor_max);
     const F64 wanted = splat(limits.safety) * load(s.factor + l);
-    const F64 bounded = larger(tried * wanted, tried * splat(limits.factor_min));
+    const F64 bounded = err > zero ? larger(tried * wanted, tried * splat(limits.factor_min)) : splat(MAX_DOUBLE);
     const F64 free = smaller(accept ? larger(capped, was) : capped, bounded);
     const F64 size = free < least ? least : (free > most ? most : free);
     const F64 t = accept ? load(s.t1 + l) : load(s.t + l);
@@ -35,7 +35,7 @@ bool control(const RowLimits& given, const LaneControl& state, const T* sums, In
     const F64 step = cut ? left : (left < zero ? -size : size);
     const F64 t1 = cut ? stop : t + step;
     const auto output = accept & (dt < zero ? due >= t : due <= t);
-    const auto plain = (err > zero) & (err <= splat(MAX_DOUBLE)) & (t != stop) & (t1 != t) & (size > zero) &
+    const auto plain = (err >= zero) & (err <= splat(MAX_DOUBLE)) & (t != stop) & (t1 != t) & (size > zero) &
                        (attempts < attempts_allowed) & ~output;
     store(s.special + l, plain ? zero : one);
     ordinary = plain ? ordinary : zero;

@@ -54,6 +54,7 @@ class Adaptive {
         rule_(rule),
         pool_(engine, 1),
         stages_(setting.method.stages),
+        inner_(setting.method.ends_with_slope ? stages_ - 1 : stages_),
         size_(padded_to(setting.features * engine.lanes, PAD)),
         tiles_(setting.tiling.tiles),
         memory_(tiles_ * (stages_ + 2) * size_),
@@ -87,6 +88,7 @@ class Adaptive {
     if (record != nullptr) {
       record->output_step.assign(1, -1);
       record->output_x.assign(1, 0.0);
+      record->keeps_slopes = inner_ == stages_;
       keep(*record);
     }
 
@@ -135,7 +137,7 @@ class Adaptive {
       }
       t = t1;
     }
-    if (record != nullptr) record->last = copy_of_state();
+    if (record != nullptr) record->last = copy_of_state(false);
     return end(Outcome::FINISHED, dt);
   }
 
@@ -227,13 +229,12 @@ class Adaptive {
     const T step = static_cast<T>(dt);
     over_tiles([&](Evaluator<T>& e, Index i) {
       T** slopes = k(i);
-      for (int j = 1; j < stages_ - 1; ++j) {
+      for (int j = 1; j < inner_; ++j) {
         const T* slope = e.slope_of(y(i), a_[j], slopes, step, s_.stage_time(j, t, dt, t1), 0);
         e.copy(slopes[j], slope, s_.features);
       }
       e.combine(y1(i), y(i), b_, slopes, step, s_.features);
-      const T* last = e.slope_at(y1(i), t1, 0);
-      e.copy(slopes[stages_ - 1], last, s_.features);
+      if (inner_ < stages_) e.copy(slopes[inner_], e.slope_at(y1(i), t1, 0), s_.features);
       Buffer<T>& error = scratch();
       e.combine(error.data(), nullptr, error_, slopes, step, s_.features);
       squares(error.data(), y(i), y1(i), i, &sums_[i * parts_]);
@@ -278,9 +279,14 @@ class Adaptive {
     });
   }
 
-  Buffer<T> copy_of_state() {
-    Buffer<T> state(tiles_ * size_);
-    for (Index i = 0; i < tiles_; ++i) std::memcpy(state.data() + i * size_, y(i), size_ * sizeof(T));
+  Buffer<T> copy_of_state(bool with_slope) {
+    const Index arrays = with_slope ? 2 : 1;
+    Buffer<T> state(tiles_ * arrays * size_);
+    for (Index i = 0; i < tiles_; ++i) {
+      T* to = state.data() + i * arrays * size_;
+      std::memcpy(to, y(i), size_ * sizeof(T));
+      if (with_slope) std::memcpy(to + size_, k(i)[0], size_ * sizeof(T));
+    }
     return state;
   }
 
@@ -293,14 +299,14 @@ class Adaptive {
       record.every *= 2;
       if (static_cast<Index>(record.t.size()) % record.every != 0) return;
     }
-    record.states.push_back(copy_of_state());
+    record.states.push_back(copy_of_state(record.keeps_slopes));
   }
 
   const Setting<T>& s_;
   const Engine<T>& engine_;
   const AdaptiveRule& rule_;
   Workspaces<T> pool_;
-  int stages_;
+  int stages_, inner_;  // all stages; those that are evaluated before the new state is known
   Index size_, tiles_;
   Buffer<T> memory_;
   std::vector<T*> arrays_;

@@ -9,6 +9,7 @@ namespace fastode::field {
 template <class T>
 struct Record {
   std::vector<double> t, dt, t1;
+  bool keeps_slopes = false;  // each state is followed by the first slope of its step, which is not that of the field there
   Index most_states = 0;  // `every` doubles where there would be more, and the steps between are taken again for a gradient
   Index every = 1;
   std::vector<Buffer<T>> states;

@@ -95,7 +95,9 @@ struct Program {
 struct Method {
   int stages = 0;
   std::vector<double> c, a, b, error, mid;  // a is [stages, stages]
-  // The last stage is the slope at the new state, and the first of the next step.
+  // The last stage is the slope at the new state, and the first of the next step. With an error estimate but without this, the
+  // step after takes the last stage for its first all the same where rows share the steps (torchdiffeq's rule), and evaluates its
+  // own where they do not.
   bool ends_with_slope = false;
 };
 

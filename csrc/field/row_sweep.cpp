@@ -31,6 +31,7 @@ class RowSweep {
         lanes_(engine.lanes),
         n_(setting.features),
         stages_(setting.method.stages),
+        last_(setting.method.ends_with_slope ? stages_ - 1 : stages_),
         b_(setting.method.b.data(), stages_),
         memory_((stages_ + 3) * tile_.size()),
         y_(memory_.data() + stages_ * tile_.size()),
@@ -46,33 +47,35 @@ class RowSweep {
   void run(const Index* rows, Index count, T* grad_y, const std::vector<T*>& grad_arguments, Gradients<T>& gradients,
            Stop& stop) {
     begin(rows, count, grad_y);
-    const int last = stages_ - 1;  // the last slope of a step is the first of the next
+    const bool shares = last_ < stages_;
     const Index steps = static_cast<Index>(record_[rows[0]].t.size());
     for (Index n = steps - 1; n >= 0; --n) {
       if (n % 64 == 63 && stop.check()) return;
-      const bool wanted = outputs_at_end_slope(n);
-      if (n < steps - 1 || wanted) {
-        if (n == steps - 1) {
-          load_step(steps);
-          tile_.slope_at(y_, 0, 0);
+      if (shares) {
+        const bool wanted = outputs_at_end_slope(n);
+        if (n < steps - 1 || wanted) {
+          if (n == steps - 1) {
+            load_step(steps);
+            tile_.slope_at(y_, 0, 0);
+          }
+          pull(0, gradients);
         }
-        pull(0, gradients);
       }
       load_step(n);
       const T* k[MAX_FIELD_STAGES];
       k[0] = tile_.slope_at(y_, 0, 0);
-      for (int i = 1; i < last; ++i) k[i] = tile_.stage(i, y_, k, i);
+      for (int i = 1; i < last_; ++i) k[i] = tile_.stage(i, y_, k, i);
       std::fill_n(memory_.data(), stages_ * tile_.size(), T(0));
       std::fill_n(carry_, tile_.size(), T(0));
       outputs_inside(n);
       for (std::size_t j = 0; j < b_.stage.size(); ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], tile_.steps(), n_);
       add(lambda_, carry_, T(1), one(), n_);
-      for (int i = last - 1; i >= 1; --i) {
+      for (int i = last_ - 1; i >= 1; --i) {
         const T* g = pull(i, gradients);
         const Weights<T>& a = tile_.a(i);
         for (std::size_t j = 0; j < a.stage.size(); ++j) add(slope(a.stage[j]), g, a.weight[j], tile_.steps(), tile_.seen());
       }
-      if (n == 0) pull(0, gradients);
+      if (n == 0 || !shares) pull(0, gradients);
     }
     for (Index l = 0; l < count; ++l) {
       for (Index f = 0; f < n_; ++f) grad_y[rows[l] * n_ + f] = lambda_[f * lanes_ + l];
@@ -163,7 +166,7 @@ class RowSweep {
           continue;
         }
         const std::vector<double> w = output_weights(s_.method, o.x, true);
-        for (int j = 0; j < stages_ - 1; ++j) {
+        for (int j = 0; j < last_; ++j) {
           const T weight = static_cast<T>(w[j] * record_[lane.row].dt[n]);
           for (Index f = 0; f < n_; ++f) slope(j)[f * lanes_ + l] += weight * g[f];
         }
@@ -199,6 +202,7 @@ class RowSweep {
   RowTile<T> tile_;
   Index lanes_, n_;
   int stages_;
+  int last_;  // stages but for one that is the first of the next step
   Weights<T> b_;
   Buffer<T> memory_;
   T *y_, *lambda_, *carry_;

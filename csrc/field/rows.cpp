@@ -43,6 +43,7 @@ class RowSolver {
         lanes_(engine.lanes),
         n_(setting.features),
         stages_(setting.method.stages),
+        fresh_(!setting.method.ends_with_slope),
         memory_((stages_ + 3) * tile_.size()),
         tolerance_features_(tolerances.feature_stride == 0 ? 1 : setting.features),
         rtol_(padded_to(tolerance_features_ * lanes_, PAD)),
@@ -94,7 +95,7 @@ class RowSolver {
       }
       if (!all) judge_special_lanes(s);
       engine_.kernels.select(y_, y1_, mask_.data(), n_, lanes_);
-      engine_.kernels.select(k_[0], k_[stages_ - 1], mask_.data(), n_, lanes_);
+      if (!fresh_) engine_.kernels.select(k_[0], k_[stages_ - 1], mask_.data(), n_, lanes_);
       for (Index l = 0; l < lanes_ && !all; ++l) {
         if (s.special[l] == 0.0 || row_[l] < 0) continue;
         if (states_.runs(l)) {
@@ -218,11 +219,21 @@ class RowSolver {
   void attempt() {
     const T* k[MAX_FIELD_STAGES];
     for (int i = 0; i < stages_; ++i) k[i] = k_[i];
-    for (int i = 1; i < stages_ - 1; ++i) tile_.copy(k_[i], tile_.stage(i, y_, k, 0), n_);
+    if (fresh_) tile_.copy(k_[0], tile_.slope_at(y_, 0, 0), n_);
+    for (int i = 1; i < (fresh_ ? stages_ : stages_ - 1); ++i) tile_.copy(k_[i], tile_.stage(i, y_, k, 0), n_);
     tile_.combine(y1_, y_, b_, k, n_);
-    tile_.copy(k_[stages_ - 1], tile_.slope_at(y1_, stages_ - 1, 0), n_);
+    if (!fresh_) tile_.copy(k_[stages_ - 1], tile_.slope_at(y1_, stages_ - 1, 0), n_);
+    if (error_weights_.stage.empty()) return zero_errors();
     tile_.combine(error_, nullptr, error_weights_, k, n_);
     engine_.kernels.scaled_squares(sums_.data(), error_, y_, y1_, tolerance(), n_, lanes_);
+  }
+
+  // Without an estimate a step is as good as its new state is finite.
+  void zero_errors() {
+    std::fill_n(sums_.data(), lanes_, T(0));
+    for (Index f = 0; f < n_; ++f) {
+      for (Index l = 0; l < lanes_; ++l) sums_[l] += y1_[f * lanes_ + l] - y1_[f * lanes_ + l];
+    }
   }
 
   void note_step(Index l, double t, double dt, double t1) {
@@ -272,6 +283,7 @@ class RowSolver {
   RowTile<T> tile_;
   Index lanes_, n_;
   int stages_;
+  bool fresh_;  // the first slope of a step is evaluated anew
   Buffer<T> memory_;
   Index tolerance_features_;
   Buffer<T> rtol_, atol_, mask_, sums_;
@@ -299,7 +311,7 @@ bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowSta
     RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, slopes);
     solver.begin_rows(rows * worker / workers, rows * (worker + 1) / workers, slopes);
   };
-  parallel_for(workers, setting.threads, begin);
+  if (setting.method.ends_with_slope || rule.choose_first) parallel_for(workers, setting.threads, begin);
   auto work = [&](Index) {
     RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, slopes);
     solver.run(queue, stop);

@@ -3,8 +3,9 @@
 //   lambda_n = (d y_{n+1} / d y_n)' lambda_{n+1} + sum over outputs in step n of (d out / d y_n)' g_out
 //
 // Each step's stages are evaluated again from its first state (which is recorded, or comes from taking steps again since a
-// recorded one), all of them are kept in the workspace, and the method is run backwards over them. Where the last slope of a step is the first of the next, it is evaluated and differentiated once, with
-// the cotangents of both. Step sizes are constants.
+// recorded one), all of them are kept in the workspace, and the method is run backwards over them. Where the last slope of a
+// step is the first of the next, it is evaluated and differentiated once, with the cotangents of both: at the step's end where
+// it is the field's slope there, as the last stage (of the step before) where it is not. Step sizes are constants.
 // Reference: Zhuang et al., "Adaptive checkpoint adjoint for gradient estimation in neural ODE", 2020.
 #include <atomic>
 #include <cmath>
@@ -52,9 +53,10 @@ class TileSweep {
         grad_out_(grad_out),
         size_(padded_to(setting.features * engine.lanes, PAD)),
         stages_(setting.method.stages),
+        arrays_(record.keeps_slopes ? 2 : 1),
         b_(setting.method.b.data(), stages_),
         memory_((stages_ + 3) * size_),
-        segment_((record.every > 1 ? record.every + stages_ : 0) * size_),
+        segment_((record.every > 1 ? record.every * arrays_ + stages_ : 0) * size_),
         lambda_(memory_.data() + stages_ * size_),
         given_(lambda_ + size_),
         carry_(given_ + size_) {
@@ -68,7 +70,7 @@ class TileSweep {
     std::fill_n(memory_.data(), memory_.size(), T(0));
     for (Buffer<T>& sums : argument_sums_) std::fill_n(sums.data(), sums.size(), T(0));
     const Index steps = static_cast<Index>(record_.t.size());
-    const bool shares = s_.method.ends_with_slope;
+    const bool shares = s_.method.ends_with_slope, chained = record_.keeps_slopes;
     const int last = shares ? stages_ - 1 : stages_;
     for (Index n = steps - 1; n >= 0; --n) {
       if (n % 64 == 63 && stop.check()) return lambda_;
@@ -95,13 +97,15 @@ class TileSweep {
       // stages again
       const T* y = state(e, n, tile, last, n_func);
       const T* k[MAX_FIELD_STAGES];
-      k[0] = e.slope_at(y, record_.t[n], 0);
+      const bool evaluates_first = !chained || n == 0;
+      k[0] = evaluates_first ? e.slope_at(y, record_.t[n], 0) : y + size_;
       for (int i = 1; i < last; ++i) {
         k[i] = e.slope_of(y, a_[i], k, dt, s_.stage_time(i, record_.t[n], record_.dt[n], record_.t1[n]), i);
       }
-      n_func += last;
+      n_func += evaluates_first ? last : last - 1;
       // the method backwards
-      std::fill_n(memory_.data(), stages_ * size_, T(0));
+      if (chained) std::memcpy(slope(last - 1), slope(0), size_ * sizeof(T));
+      std::fill_n(memory_.data(), (chained ? last - 1 : stages_) * size_, T(0));
       std::fill_n(carry_, size_, T(0));
       for (std::size_t o = 0; o < outs.output.size(); ++o) {
         load_cotangent(output(outs.output[o]), s_.features, s_.tiling, tile, given_);
@@ -120,7 +124,7 @@ class TileSweep {
         const T* g = pull(e, slope(i), i, gradients, lambda_);
         for (std::size_t j = 0; j < a_[i].stage.size(); ++j) add(slope(a_[i].stage[j]), g, a_[i].weight[j], dt, e.seen());
       }
-      if (!shares || n == 0) pull(e, slope(0), 0, gradients, lambda_);
+      if (n == 0 || !(shares || chained)) pull(e, slope(0), 0, gradients, lambda_);
     }
     for (std::size_t o = 0; o < record_.output_step.size(); ++o) {
       if (record_.output_step[o] >= 0) continue;
@@ -135,28 +139,31 @@ class TileSweep {
  private:
   T* slope(int i) const { return memory_.data() + i * size_; }
 
-  // Where step n began.
+  // Where step n began; its first slope follows if it is kept.
   const T* state(Evaluator<T>& e, Index n, Index tile, int last, Index& n_func) {
     const Index every = record_.every, start = n / every * every;
-    const T* recorded = record_.states[start / every].data() + tile * size_;
+    const T* recorded = record_.states[start / every].data() + tile * arrays_ * size_;
     if (n == start) return recorded;
     const bool first_of_segment = n == start + every - 1 || n == static_cast<Index>(record_.t.size()) - 1;
     if (first_of_segment) {
-      std::memcpy(segment_.data(), recorded, size_ * sizeof(T));
+      std::memcpy(segment_.data(), recorded, arrays_ * size_ * sizeof(T));
       const T* k[MAX_FIELD_STAGES];
-      for (int i = 0; i < last; ++i) k[i] = segment_.data() + (every + i) * size_;
+      for (int i = 0; i < last; ++i) k[i] = segment_.data() + (every * arrays_ + i) * size_;
       for (Index m = start; m < n; ++m) {
-        const T* y = segment_.data() + (m - start) * size_;
+        const T* y = segment_.data() + (m - start) * arrays_ * size_;
+        T* y1 = segment_.data() + (m + 1 - start) * arrays_ * size_;
         const T dt = static_cast<T>(record_.dt[m]);
-        for (int i = 0; i < last; ++i) {
+        if (record_.keeps_slopes) e.copy(const_cast<T*>(k[0]), y + size_, s_.features);
+        for (int i = arrays_ - 1; i < last; ++i) {
           const double t = s_.stage_time(i, record_.t[m], record_.dt[m], record_.t1[m]);
           e.copy(const_cast<T*>(k[i]), i == 0 ? e.slope_at(y, t, 0) : e.slope_of(y, a_[i], k, dt, t, 0), s_.features);
         }
-        e.combine(segment_.data() + (m + 1 - start) * size_, y, b_, k, dt, s_.features);
-        n_func += last;
+        e.combine(y1, y, b_, k, dt, s_.features);
+        if (record_.keeps_slopes) e.copy(y1 + size_, k[last - 1], s_.features);
+        n_func += last - (arrays_ - 1);
       }
     }
-    return segment_.data() + (n - start) * size_;
+    return segment_.data() + (n - start) * arrays_ * size_;
   }
   const T* output(Index o) const { return grad_out_ + o * s_.tiling.rows * s_.features; }
 
@@ -187,7 +194,7 @@ class TileSweep {
   const std::vector<Weights<T>>& a_;
   const T* grad_out_;
   Index size_;
-  int stages_;
+  int stages_, arrays_;  // arrays a state is kept in
   Weights<T> b_;
   Buffer<T> memory_;
   Buffer<T> segment_;

@@ -262,7 +262,11 @@ class Job:
 
     def _most_states(self, y0: Tensor) -> int:
         """How many states the memory has room for; two at least, between which steps are taken again."""
-        return 2**62 if self.memory is None else max(2, self.memory // max(1, y0.nbytes))
+        if self.memory is None:
+            return 2**62
+        # beside a state the first slope of its step, where that is not the field's there
+        arrays = 2 if self.tableau.adaptive and not self.tableau.last_stage_is_solution else 1
+        return max(2, self.memory // max(1, arrays * y0.nbytes))
 
     def _call(
         self, program: _native.FieldProgram, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]

@@ -50,8 +50,6 @@ class NativeRows:
         first_step: bool,
         stops: bool,
     ) -> None:
-        if not (tableau.adaptive and tableau.last_stage_is_solution):
-            raise NotServed("a method without an error estimate, or whose last stage is not at the new state")
         y0, args = problem.y0[0], problem.field.args
         if problem.spec is not None:
             raise NotServed("a state of several parts")
@@ -63,7 +61,6 @@ class NativeRows:
         self.inputs = (arguments, constants)
         self.field, self.tableau, self.controller, self.max_steps = field, tableau, controller, max_steps
         self.choose_first = not first_step
-        self.stages = tableau.stages
         self.prepare(y0, stops)
 
     def prepare(self, y0: Tensor, stops: bool) -> None:
@@ -100,7 +97,10 @@ class NativeRows:
         clock.end(clock.y)
         attempts = clock.all.n_accepted + clock.all.n_rejected
         if len(attempts):
-            problem.stats.n_func = int(attempts.max()) * (self.stages - 1) + 1 + self.choose_first
+            evaluations = attempts * (self.tableau.stages - 1)
+            if not self.tableau.last_stage_is_solution:
+                evaluations += clock.all.n_accepted
+            problem.stats.n_func = int(evaluations.max()) + 1 + self.choose_first
 
     def solve(self, problem: Problem, run: Run) -> Solved:
         """The solve, as one node where an input requires grad."""

@@ -17,10 +17,10 @@ from fastode.tableau import ButcherTableau
 from .running import assert_close
 
 EXPLICIT = {name: m for name, m in methods().items() if isinstance(m, ButcherTableau)}
-#: explicit methods whose next step begins with a slope that the last one has, or that do not choose their steps
-SERVED = [name for name, m in EXPLICIT.items() if not m.adaptive or m.last_stage_is_solution]
-FIXED = [name for name in SERVED if not EXPLICIT[name].adaptive]
-ADAPTIVE = [name for name in SERVED if EXPLICIT[name].adaptive]
+FIXED = [name for name, m in EXPLICIT.items() if not m.adaptive]
+ADAPTIVE = [name for name, m in EXPLICIT.items() if m.adaptive]
+#: those of them whose last stage is at the new state, and so the first of the next step
+SHARING = [name for name in ADAPTIVE if EXPLICIT[name].last_stage_is_solution]
 
 
 class Timed(nn.Module):

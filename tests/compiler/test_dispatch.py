@@ -115,7 +115,15 @@ def test_a_second_derivative_is_refused(by_row):
         (y.sum() + grad.square().sum()).backward()
 
 
-@pytest.mark.parametrize("asked", [{"rtol": 1e-9, "atol": 1e-9}, {"method": "rk4", "options": {"step_size": 0.01}}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"rtol": 1e-9, "atol": 1e-9},
+        {"method": "rk4", "options": {"step_size": 0.01}},
+        {"method": "adaptive_heun", "rtol": 1e-4, "atol": 1e-4},
+        {"method": "fehlberg2", "rtol": 1e-4, "atol": 1e-4},
+    ],
+)
 def test_a_memory_budget_changes_nothing_but_the_work(asked):
     func = Decay()
     found = []

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import fastode
 from fastode import Status
-from fastode.methods import lookup
+
+from .solving import ADAPTIVE, FIXED
 
 
 def van_der_pol(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
@@ -45,14 +46,12 @@ def assert_alike(ours: fastode.Solution, loop: fastode.Solution, tolerance: floa
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
-@pytest.mark.parametrize("method", ["dopri5", "bosh3", "tsit5", "dopri8"])
+@pytest.mark.parametrize("method", ADAPTIVE)
 @pytest.mark.parametrize("rows", [1, 3, 37, 130])
 def test_the_steps_are_those_of_the_loop(method, rows):
     y0, mu = states(rows)
     asked = {"t_eval": torch.linspace(0, 2, 6), "args": (mu,), "method": method}
     field = fastode.compile(van_der_pol)
-    if not lookup(method).last_stage_is_solution:
-        pytest.skip("its last stage is not at the new state")
     with fastode.stats() as log:
         ours = fastode.solve(field, y0, **asked)
     assert served(log) == "compiled", log[0].reason
@@ -67,6 +66,40 @@ def test_the_steps_are_those_of_the_loop(method, rows):
     wanted = torch.autograd.grad([loop.ys, loop.y], [y0, mu], cotangents)
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=10 * tolerance * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize("rows", [1, 3, 37, 130])
+def test_steps_of_a_given_size(method, rows):
+    """The steps of a row are as long as it asks, cut at its times of evaluation, and end where its state does."""
+    y0, mu = states(rows)
+    sizes = torch.linspace(0.02, 0.11, rows)
+    ts = torch.stack([torch.linspace(0, end, 4) for end in torch.linspace(-0.5, 1.0, rows) + 0.01])
+    asked = {"t_eval": ts, "args": (mu,), "method": method, "first_step": sizes, "max_steps": 40}
+    found = []
+    for field in (fastode.compile(van_der_pol), van_der_pol):
+        with fastode.stats() as log:
+            solution = fastode.solve(field, y0, **asked)
+        grads = torch.autograd.grad(solution.ys.square().sum() + solution.y.sum(), [y0, mu])
+        found.append((served(log), solution, grads))
+    (engine, ours, got), (_, loop, wanted) = found
+    assert engine == "compiled"
+    assert bool(ours.stats.n_accepted.min() > 2) and not bool(ours.stats.n_rejected.any())
+    assert_alike(ours, loop, 1e-12)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10 * float(b.abs().max()))
+
+
+def test_steps_of_a_given_size_end_alone_where_a_state_is_not_finite():
+    y0 = torch.tensor([[0.5, 1.0], [30.0, 2.0], [-0.5, 0.0]], dtype=torch.float64, requires_grad=True)
+    field = fastode.compile(lambda t, y: torch.exp(y))
+    solution = fastode.solve(field, y0, (0.0, 0.2), method="rk4", first_step=0.02)
+    assert [Status(int(s)) for s in solution.status] == [Status.FINISHED, Status.NON_FINITE, Status.FINISHED]
+    assert solution.y.isfinite().all()
+    (grad,) = torch.autograd.grad(solution.y[[0, 2]].sum(), y0)
+    exact = torch.exp(solution.y.detach() - y0.detach())  # of dy/dt = exp(y)
+    torch.testing.assert_close(grad[[0, 2]], exact[[0, 2]], rtol=1e-4, atol=0)
+    assert not grad[1].any()
 
 
 def test_a_network_and_its_parameters():
@@ -190,7 +223,6 @@ def test_no_rows_and_states_of_more_axes():
         ({"jump_t": torch.tensor([0.5])}, "jump_t"),
         ({"gradient": "autograd"}, "gradient='autograd'"),
         ({"engine": "reference"}, "engine='reference'"),
-        ({"method": "rk4", "first_step": 0.1}, "without an error estimate"),
     ],
 )
 def test_what_the_loop_does(asked, reason):

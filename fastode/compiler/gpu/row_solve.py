@@ -32,6 +32,8 @@ class FusedRows(NativeRows):
     def prepare(self, y0: Tensor, stops: bool) -> None:
         if stops:
             raise NotServed("times on which steps must end, on a GPU")
+        if not self.tableau.last_stage_is_solution:
+            raise NotServed("on a GPU, a method without an error estimate or whose last stage is not at the new state")
         arguments, constants = self.inputs
         self.program = fused_program(
             self.native.lowered, y0, (*arguments, *constants), len(arguments), self.field.precision

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from compiler.fields import lotka_volterra, pendulum
-from compiler.solving import ADAPTIVE
+from compiler.solving import SHARING
 from torch import Tensor
 
 import fastode
@@ -22,7 +22,7 @@ from .solving import NAN, assert_same_steps, by_cpu, fused, spans
 
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["registers", "memory"])
-@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("method", SHARING)
 @pytest.mark.parametrize("field", [lotka_volterra, pendulum], ids=lambda f: f.__name__)
 def test_methods_take_the_steps_of_the_cpu(field: Callable[..., Tensor], method: str, in_memory: bool) -> None:
     rows = 18

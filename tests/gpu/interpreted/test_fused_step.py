@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compiler.solving import ADAPTIVE
+from compiler.solving import SHARING
 from torch import Tensor
 
 from fastode.compiler.evaluate import evaluate as by_torch
@@ -50,7 +50,7 @@ def attempt(found: Traced, y: Tensor, method: str, parts: list[int], **settings:
 
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["registers", "memory"])
-@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("method", SHARING)
 def test_an_attempt_is_a_step_of_the_method(method: str, in_memory: bool) -> None:
     found = wide("concatsquash", torch.float64, ROWS, "exact", shared_time=True)
     y = torch.randn(ROWS, 3, dtype=torch.float64)
