@@ -80,7 +80,9 @@ class FieldRecord:
     @property
     def states(self) -> int: ...
 
-class FieldRowRecord: ...
+class FieldRowRecord:
+    @property
+    def states(self) -> int: ...
 
 #: outcome, evaluations, accepted and rejected steps, time reached, next step
 Account = tuple[int, int, int, int, float, float]
@@ -141,7 +143,7 @@ class FieldCall:
         strides: tuple[int, int],
         outputs: tuple[int, int, int],
         count: int,
-        keep: bool,
+        most_states: int,
     ) -> FieldRowRecord | None: ...
     def sweep_rows(
         self,

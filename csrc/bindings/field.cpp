@@ -284,7 +284,8 @@ struct AnyRowRecord {
 template <class T>
 py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits,
                           std::int64_t max_steps, bool choose_first, Address y, const std::array<Address, 2>& tolerances,
-                          const std::array<Index, 2>& strides, const std::array<Address, 3>& outputs, Index count, bool keep) {
+                          const std::array<Index, 2>& strides, const std::array<Address, 3>& outputs, Index count,
+                          Index most_states) {
   const Bound<T> bound(call);
   const RowState state = row_state(call.rows, arrays);
   const Index cells = call.rows * call.features;
@@ -295,13 +296,14 @@ py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, 
                                 array<Index>(outputs[1], call.rows, "next"), array<T>(outputs[2], cells * count, "out")};
   const RowRule rule{row_limits(limits, max_steps), choose_first};
   T* states = array<T>(y, cells, "y");
-  auto record = keep ? std::make_shared<AnyRowRecord>(AnyRowRecord{std::vector<RowRecord<T>>()}) : nullptr;
+  auto record = most_states > 0 ? std::make_shared<AnyRowRecord>(AnyRowRecord{std::vector<RowRecord<T>>()}) : nullptr;
   Signals signals;
   bool done;
   {
     const py::gil_scoped_release release;
     done = solve_rows<T>(bound.setting(), bound.engine(), state, rule, states, tolerance, times,
-                         keep ? &std::get<std::vector<RowRecord<T>>>(record->rows) : nullptr, {&Signals::asked, &signals});
+                         record ? &std::get<std::vector<RowRecord<T>>>(record->rows) : nullptr, std::max<Index>(2, most_states),
+                         {&Signals::asked, &signals});
   }
   if (!done) throw py::error_already_set();
   return py::cast(record);
@@ -343,7 +345,16 @@ void register_field(py::module_& m) {
       .def_property_readonly("states", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return static_cast<Index>(steps.states.size()); }, r.record);
       });
-  py::class_<AnyRowRecord, std::shared_ptr<AnyRowRecord>>(m, "FieldRowRecord", "The accepted steps of each row.");
+  py::class_<AnyRowRecord, std::shared_ptr<AnyRowRecord>>(m, "FieldRowRecord", "The accepted steps of each row.")
+      .def_property_readonly("states", [](const AnyRowRecord& r) {
+        return std::visit(
+            [](const auto& rows) {
+              Index kept = 0;
+              for (const auto& row : rows) kept += (row.steps() + row.every - 1) / row.every;
+              return kept;
+            },
+            r.rows);
+      });
   py::class_<Call>(m, "FieldCall", "A program, a method, and the addresses of a call.")
       .def(py::init([](std::shared_ptr<Program> program, std::shared_ptr<Method> method, int itemsize, Index rows,
                        Index features, std::vector<Address> constants, std::vector<Address> arguments, int threads,
@@ -375,9 +386,9 @@ void register_field(py::module_& m) {
       .def("rows",
            [](const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits, std::int64_t max_steps,
               bool choose_first, Address y, const std::array<Address, 2>& tolerances, const std::array<Index, 2>& strides,
-              const std::array<Address, 3>& outputs, Index count, bool keep) {
+              const std::array<Address, 3>& outputs, Index count, Index most_states) {
              return BY_ITEMSIZE(call, solve_each_row, arrays, limits, max_steps, choose_first, y, tolerances, strides, outputs,
-                                count, keep);
+                                count, most_states);
            })
       .def("sweep_rows", [](const Call& call, const AnyRowRecord& record, Address y, Address t_last, Address grad_out, Index count,
                             Address grad_y, const std::vector<Address>& grad_arguments,

@@ -291,14 +291,13 @@ class Adaptive {
   }
 
   void keep(Record<T>& record) {
-    if (static_cast<Index>(record.t.size()) % record.every != 0) return;
-    if (static_cast<Index>(record.states.size()) >= record.most_states) {
+    const auto halve = [&] {
       Index kept = 0;
       for (std::size_t i = 0; i < record.states.size(); i += 2) std::swap(record.states[kept++], record.states[i]);
       record.states.resize(kept);
-      record.every *= 2;
-      if (static_cast<Index>(record.t.size()) % record.every != 0) return;
-    }
+    };
+    const Index step = static_cast<Index>(record.t.size()), kept = static_cast<Index>(record.states.size());
+    if (!is_kept(step, kept, record.most_states, record.every, halve)) return;
     record.states.push_back(copy_of_state(record.keeps_slopes));
   }
 

@@ -18,6 +18,17 @@ struct Record {
   std::vector<double> output_x;    // where in the step, from 0 to 1
 };
 
+// Whether the state before a step is kept. Where there would be more than `most`, every other one goes, by `halve`, and `every`
+// doubles.
+template <class Halve>
+bool is_kept(Index step, Index kept, Index most, Index& every, Halve halve) {
+  if (step % every != 0) return false;
+  if (kept < most) return true;
+  halve();
+  every *= 2;
+  return step % every == 0;
+}
+
 enum class Outcome : std::int32_t { FINISHED = 0, STEP_UNDERFLOW = 1, TOO_MANY_STEPS = 2, NON_FINITE = 3, INTERRUPTED = 4 };
 
 struct Account {

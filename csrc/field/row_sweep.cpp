@@ -2,6 +2,7 @@
 //
 // Going backwards, rows with like numbers of steps share a tile. A lane whose row has no such step waits at the row's first
 // state with a step of zero: its cotangents are zero there, and stay so. (At its last state the field may have no derivative.)
+// Where not every state is kept, a segment of steps is taken again since the last state that all rows of the tile have.
 #include <algorithm>
 #include <memory>
 
@@ -48,23 +49,24 @@ class RowSweep {
            Stop& stop) {
     begin(rows, count, grad_y);
     const bool shares = last_ < stages_;
-    const Index steps = static_cast<Index>(record_[rows[0]].t.size());
+    const Index steps = record_[rows[0]].steps();
     for (Index n = steps - 1; n >= 0; --n) {
       if (n % 64 == 63 && stop.check()) return;
       if (shares) {
         const bool wanted = outputs_at_end_slope(n);
         if (n < steps - 1 || wanted) {
           if (n == steps - 1) {
-            load_step(steps);
+            load_all(y_, steps);
+            set_steps(steps);
             tile_.slope_at(y_, 0, 0);
           }
           pull(0, gradients);
         }
       }
-      load_step(n);
+      const T* y = load_step(n, steps);
       const T* k[MAX_FIELD_STAGES];
-      k[0] = tile_.slope_at(y_, 0, 0);
-      for (int i = 1; i < last_; ++i) k[i] = tile_.stage(i, y_, k, i);
+      k[0] = tile_.slope_at(y, 0, 0);
+      for (int i = 1; i < last_; ++i) k[i] = tile_.stage(i, y, k, i);
       std::fill_n(memory_.data(), stages_ * tile_.size(), T(0));
       std::fill_n(carry_, tile_.size(), T(0));
       outputs_inside(n);
@@ -106,6 +108,11 @@ class RowSweep {
 
   void begin(const Index* rows, Index count, const T* grad_y) {
     std::fill_n(memory_.data(), memory_.size(), T(0));
+    every_ = 1;
+    for (Index l = 0; l < count; ++l) every_ = std::max(every_, record_[rows[l]].every);
+    if (every_ > 1 && segment_.size() < (every_ + stages_) * tile_.size()) {
+      segment_ = Buffer<T>((every_ + stages_) * tile_.size());
+    }
     for (Buffer<T>& sums : argument_sums_) std::fill_n(sums.data(), sums.size(), T(0));
     for (Index l = 0; l < lanes_; ++l) {
       const Index row = rows[std::min(l, count - 1)];  // spare lanes repeat a row, without steps
@@ -113,31 +120,72 @@ class RowSweep {
       const Output* outputs = r.outputs.data();
       Lane& lane = lane_[l] = {row, 0, outputs, outputs, false};
       if (l < count) {
-        lane.steps = static_cast<Index>(r.t.size());
+        lane.steps = r.steps();
         lane.outputs_end = outputs + r.outputs.size();
         for (const Output& o : r.outputs) lane.needs_last |= o.step == lane.steps - 1 && o.x != 1.0;
       }
       tile_.load_arguments(l, row);
-      load_state(l, r.states.data(), r.t[0], 0.0, r.t[0]);
       if (l < count) {
         for (Index f = 0; f < n_; ++f) lambda_[f * lanes_ + l] = grad_y[row * n_ + f];
       }
     }
   }
 
-  void load_step(Index n) {
-    for (Index l = 0; l < lanes_; ++l) {
-      const Lane& lane = lane_[l];
-      const RowRecord<T>& r = record_[lane.row];
-      if (n == lane.steps && lane.needs_last) load_state(l, y_last_ + lane.row * n_, t_last_[lane.row], 0.0, t_last_[lane.row]);
-      if (n >= lane.steps) continue;
-      load_state(l, r.states.data() + n * n_, r.t[n], r.dt[n], r.t1[n]);
+  // Where step n of each lane begins.
+  const T* load_step(Index n, Index steps) {
+    if (every_ == 1) {
+      load_all(y_, n);
+      set_steps(n);
+      return y_;
+    }
+    const Index start = n / every_ * every_;
+    if (n == start + every_ - 1 || n == steps - 1) take_again(start, n);
+    set_steps(n);
+    return segment_.data() + (n - start) * tile_.size();
+  }
+
+  // States before steps start, ..., n into the segment.
+  void take_again(Index start, Index n) {
+    const T* k[MAX_FIELD_STAGES];
+    for (int i = 0; i < last_; ++i) k[i] = segment_.data() + (every_ + i) * tile_.size();
+    load_all(segment_.data(), start);
+    for (Index m = start; m < n; ++m) {
+      const T* y = segment_.data() + (m - start) * tile_.size();
+      T* y1 = segment_.data() + (m + 1 - start) * tile_.size();
+      set_steps(m);
+      for (int i = 0; i < last_; ++i) {
+        tile_.copy(const_cast<T*>(k[i]), i == 0 ? tile_.slope_at(y, 0, 0) : tile_.stage(i, y, k, 0), n_);
+      }
+      tile_.combine(y1, y, b_, k, n_);
+      for (Index l = 0; l < lanes_; ++l) {
+        if (m + 1 >= lane_[l].steps) load_kept(l, y1, m + 1);
+      }
     }
   }
 
-  void load_state(Index l, const T* y, double t, double dt, double t1) {
-    tile_.set_step(l, t, dt, t1);
-    for (Index f = 0; f < n_; ++f) y_[f * lanes_ + l] = y[f];
+  void load_all(T* to, Index n) const {
+    for (Index l = 0; l < lanes_; ++l) load_kept(l, to, n);
+  }
+
+  // Whether the slope at the end of the lane's last step is wanted, and step n would begin there.
+  static bool is_at_end(const Lane& lane, Index n) { return n == lane.steps && lane.needs_last; }
+
+  // The state before step n, which the row has kept. Without such a step it is where the lane waits.
+  void load_kept(Index l, T* to, Index n) const {
+    const Lane& lane = lane_[l];
+    const RowRecord<T>& r = record_[lane.row];
+    const T* y = is_at_end(lane, n) ? y_last_ + lane.row * n_ : r.states.data() + (n < lane.steps ? n / r.every * n_ : 0);
+    for (Index f = 0; f < n_; ++f) to[f * lanes_ + l] = y[f];
+  }
+
+  void set_steps(Index n) {
+    for (Index l = 0; l < lanes_; ++l) {
+      const Lane& lane = lane_[l];
+      const RowRecord<T>& r = record_[lane.row];
+      const double wait = is_at_end(lane, n) ? t_last_[lane.row] : r.start;
+      if (n < lane.steps) tile_.set_step(l, r.t(n), r.dt[n], r.t1[n]);
+      else tile_.set_step(l, wait, 0.0, wait);
+    }
   }
 
   // What outputs inside step n take from the slope at its end; whether there are any.
@@ -203,8 +251,9 @@ class RowSweep {
   Index lanes_, n_;
   int stages_;
   int last_;  // stages but for one that is the first of the next step
+  Index every_ = 1;  // of all rows in the tile
   Weights<T> b_;
-  Buffer<T> memory_;
+  Buffer<T> memory_, segment_;
   T *y_, *lambda_, *carry_;
   std::vector<Lane> lane_;
   std::vector<Buffer<T>> argument_sums_;
@@ -221,10 +270,10 @@ bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::v
   const auto matters = [&](const T* g, Index n) { return std::any_of(g, g + n, [](T x) { return x != T(0); }); };
   const Index features = setting.features;
   for (Index r = 0; r < setting.tiling.rows; ++r) {
-    if (record[r].t.empty()) continue;
+    if (record[r].dt.empty()) continue;
     if (matters(grad_y + r * features, features) || matters(grad_out + r * count * features, count * features)) rows.push_back(r);
   }
-  std::stable_sort(rows.begin(), rows.end(), [&](Index a, Index b) { return record[a].t.size() > record[b].t.size(); });
+  std::stable_sort(rows.begin(), rows.end(), [&](Index a, Index b) { return record[a].steps() > record[b].steps(); });
   const Tiling tiling(static_cast<Index>(rows.size()), engine.lanes, MOST_GROUPS);
   std::vector<std::unique_ptr<Gradients<T>>> groups(tiling.groups);
   Stop stop(interrupt);

@@ -28,7 +28,7 @@ class RowSolver {
  public:
   RowSolver(const Setting<T>& setting, const Engine<T>& engine, const RowState& state, const RowRule& rule, T* y,
             const RowTolerances<T>& tolerances, const RowOutputTimes<T>& outputs, std::vector<RowRecord<T>>* record,
-            const Buffer<T>& first_slopes)
+            Index most_states, const Buffer<T>& first_slopes)
       : s_(setting),
         engine_(engine),
         all_(state),
@@ -37,6 +37,7 @@ class RowSolver {
         tolerances_(tolerances),
         outputs_(outputs),
         record_(record),
+        most_states_(most_states),
         first_slopes_(first_slopes),
         states_(engine.lanes, state),
         tile_(setting, engine, 1, states_.lanes().t, states_.lanes().dt, states_.lanes().t1),
@@ -238,10 +239,17 @@ class RowSolver {
 
   void note_step(Index l, double t, double dt, double t1) {
     RowRecord<T>& r = (*record_)[row_[l]];
-    r.t.push_back(t);
+    if (r.dt.empty()) r.start = t;
+    const Index kept = static_cast<Index>(r.states.size()) / n_;
+    const auto halve = [&] {
+      for (Index i = 2; i < kept; i += 2) std::copy_n(&r.states[i * n_], n_, &r.states[i / 2 * n_]);
+      r.states.resize((kept + 1) / 2 * n_);
+    };
+    if (is_kept(r.steps(), kept, most_states_, r.every, halve)) {
+      for (Index f = 0; f < n_; ++f) r.states.push_back(y_[f * lanes_ + l]);
+    }
     r.dt.push_back(dt);
     r.t1.push_back(t1);
-    for (Index f = 0; f < n_; ++f) r.states.push_back(y_[f * lanes_ + l]);
   }
 
   void write_outputs(Index l, double t, double dt, double t1) {
@@ -264,7 +272,7 @@ class RowSolver {
       }
       if (record_ != nullptr) {
         RowRecord<T>& r = (*record_)[row];
-        r.outputs.push_back({static_cast<Index>(r.t.size()) - 1, next, x});
+        r.outputs.push_back({r.steps() - 1, next, x});
       }
     }
     states_.set_due(l, times[next]);
@@ -278,6 +286,7 @@ class RowSolver {
   const RowTolerances<T>& tolerances_;
   const RowOutputTimes<T>& outputs_;
   std::vector<RowRecord<T>>* record_;
+  Index most_states_;
   const Buffer<T>& first_slopes_;
   LaneStates states_;
   RowTile<T> tile_;
@@ -299,7 +308,7 @@ class RowSolver {
 template <class T>
 bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowState& state, const RowRule& rule, T* y,
                 const RowTolerances<T>& tolerances, const RowOutputTimes<T>& outputs, std::vector<RowRecord<T>>* record,
-                Interrupt interrupt) {
+                Index most_states, Interrupt interrupt) {
   const Index rows = setting.tiling.rows;
   if (record != nullptr) record->resize(rows);
   const Buffer<T> slopes(rows * setting.features);
@@ -308,12 +317,12 @@ bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowSta
   Stop stop(interrupt);
   const Index workers = std::max<Index>(1, std::min<Index>(setting.threads, setting.tiling.tiles));
   auto begin = [&](Index worker) {
-    RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, slopes);
+    RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, most_states, slopes);
     solver.begin_rows(rows * worker / workers, rows * (worker + 1) / workers, slopes);
   };
   if (setting.method.ends_with_slope || rule.choose_first) parallel_for(workers, setting.threads, begin);
   auto work = [&](Index) {
-    RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, slopes);
+    RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, most_states, slopes);
     solver.run(queue, stop);
   };
   parallel_for(workers, setting.threads, work);
@@ -322,9 +331,9 @@ bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowSta
 
 template bool solve_rows<float>(const Setting<float>&, const Engine<float>&, const RowState&, const RowRule&, float*,
                                 const RowTolerances<float>&, const RowOutputTimes<float>&, std::vector<RowRecord<float>>*,
-                                Interrupt);
+                                Index, Interrupt);
 template bool solve_rows<double>(const Setting<double>&, const Engine<double>&, const RowState&, const RowRule&, double*,
                                  const RowTolerances<double>&, const RowOutputTimes<double>&,
-                                 std::vector<RowRecord<double>>*, Interrupt);
+                                 std::vector<RowRecord<double>>*, Index, Interrupt);
 
 }  // namespace fastode::field

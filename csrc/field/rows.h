@@ -24,16 +24,21 @@ struct RowOutputTimes {
   T* out;
 };
 
-// Accepted steps of a row, in order, and where its outputs lie.
+// Accepted steps of a row, in order, states before every so-manieth of them, and where its outputs lie.
 template <class T>
 struct RowRecord {
   struct Output {
     Index step, index;  // which step, which of the row's times
     double x;           // where in the step
   };
-  std::vector<double> t, dt, t1;
-  std::vector<T> states;  // [steps, features]
+  double start = 0.0;
+  std::vector<double> dt, t1;
+  Index every = 1;
+  std::vector<T> states;  // [ceil(steps / every), features]
   std::vector<Output> outputs;
+
+  Index steps() const { return static_cast<Index>(dt.size()); }
+  double t(Index step) const { return step == 0 ? start : t1[step - 1]; }
 };
 
 struct RowRule {
@@ -41,11 +46,12 @@ struct RowRule {
   bool choose_first;  // where a row's size is NaN
 };
 
-// Rows begin in `state` with their `size` set or NaN; `y` are the states, which become the last good ones.
+// Rows begin in `state` with their `size` set or NaN; `y` are the states, which become the last good ones. The record, unless it
+// is null, keeps `most_states` of a row, two at least.
 template <class T>
 bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowState& state, const RowRule& rule, T* y,
                 const RowTolerances<T>& tolerances, const RowOutputTimes<T>& outputs, std::vector<RowRecord<T>>* record,
-                Interrupt interrupt);
+                Index most_states, Interrupt interrupt);
 
 // Gradients of sum(grad_out * out) + sum(grad_y * y_last): `grad_out` [rows, count, features]; `grad_y` [rows, features] is of
 // the last states, at `t_last`, and becomes that of the initial ones; see sweep() for the others.

@@ -233,9 +233,9 @@ def compile(func: Callable[..., Any], *, memory: int | None = None, precision: s
     Args:
         func: a module or function; ``y`` is ``[rows, ...]`` and no row may depend on another. See
             :func:`fastode.explain` for what it becomes, or why it cannot be compiled.
-        memory: bytes for the states that the gradient of ``odeint`` keeps. Where one state a step would need more,
-            every second is kept, or every fourth, ..., and the steps between are taken again on the way back. On the
-            CPU only.
+        memory: bytes for the states that the gradient of a solve keeps. Where one state a step would need more, every
+            second is kept, or every fourth, ..., and the steps between are taken again on the way back; in
+            :func:`fastode.solve` each row has its share. On the CPU only.
         precision: of float32 products with matrices on a GPU: ``"ieee"``, ``"tf32x3"`` (three products on tensor cores,
             nearly as exact) or ``"tf32"`` (relative error 5e-4).
 

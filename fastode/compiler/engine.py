@@ -213,7 +213,7 @@ class Job:
         stats = new_stats(self.name)
         stats.engine = "compiled"
         lowered, steps = self.lowered, self.steps
-        most_states = self._most_states(y0) if keep else 0
+        most_states = most_states_within(self.memory, y0, self.tableau, chained=True) if keep else 0
         out = torch.empty((len(self.times), self.rows, self.features), dtype=y0.dtype)
         call = self._call(lowered.forward, y0, arguments, constants)
         if isinstance(steps, AdaptiveSteps):
@@ -260,14 +260,6 @@ class Job:
         stats.n_func = account[1]
         return grad_y0, places.gradients
 
-    def _most_states(self, y0: Tensor) -> int:
-        """How many states the memory has room for; two at least, between which steps are taken again."""
-        if self.memory is None:
-            return 2**62
-        # beside a state the first slope of its step, where that is not the field's there
-        arrays = 2 if self.tableau.adaptive and not self.tableau.last_stage_is_solution else 1
-        return max(2, self.memory // max(1, arrays * y0.nbytes))
-
     def _call(
         self, program: _native.FieldProgram, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]
     ) -> _native.FieldCall:
@@ -293,6 +285,18 @@ class Job:
                 return too_many_steps(None, self.steps.max_total_steps, stats.t, stats.dt)
             return too_many_steps(int(self.steps.max_steps), self.steps.max_steps, stats.t, stats.dt)
         return NonFiniteState(f"non-finite values in state `y` at t={stats.t:.9g}")
+
+
+def most_states_within(memory: int | None, y0: Tensor, tableau: ButcherTableau, chained: bool = False) -> int:
+    """How many states of a batch ``memory`` bytes have room for; two at least, between which steps are taken again.
+
+    Args:
+        chained: each step begins with the last stage of the one before, which is kept where it is not at the state.
+    """
+    if memory is None:
+        return 2**62
+    arrays = 2 if chained and tableau.adaptive and not tableau.last_stage_is_solution else 1
+    return max(2, memory // max(1, arrays * y0.nbytes))
 
 
 class GradientPlaces:

@@ -23,7 +23,7 @@ from ..rows.outputs import RowOutputs
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
 from .dispatch import NotServed, check_state_and_arguments, dense, on_gpu, ready
-from .engine import GradientPlaces, differentiable_once, native_method
+from .engine import GradientPlaces, differentiable_once, most_states_within, native_method
 
 #: a row takes at least about so many evaluations, between which no thread waits for another
 _EVALUATIONS = 50
@@ -87,7 +87,7 @@ class NativeRows:
             strides,
             (outputs.due.data_ptr(), outputs.next.data_ptr(), outputs.ys[0].data_ptr()),
             outputs.ts.shape[1],
-            keep,
+            most_states_within(self.field.memory, y, self.tableau) if keep else 0,
         )
         self._account(problem, clock)
         return record

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import fastode
 from fastode import Status
+from fastode.compiler.rows import NativeRows
 
 from .solving import ADAPTIVE, FIXED
 
@@ -159,6 +160,35 @@ def test_a_row_is_the_same_alone_and_in_any_batch():
         alone = fastode.solve(field, y0[row : row + 1], t_eval=ts, args=(mu[row : row + 1],))
         assert torch.equal(alone.ys[0], together.ys[row])
         assert alone.stats.n_accepted[0] == together.stats.n_accepted[row]
+
+
+@pytest.mark.parametrize("method", ["dopri5", "adaptive_heun"])
+def test_a_memory_budget_bounds_the_states_that_are_kept_and_changes_nothing(method, monkeypatch):
+    records = []
+
+    def integrate(*args):
+        records.append(plain(*args))
+        return records[-1]
+
+    plain = NativeRows.integrate
+    monkeypatch.setattr(NativeRows, "integrate", integrate)
+    rows, of_one_row = 21, 2 * 8
+    spans = (torch.zeros(rows), torch.linspace(-1.0, 2.0, rows) + 0.01)
+    found = []
+    for states_a_row in (None, 4, 2, 0):
+        y0, mu = states(rows)
+        memory = None if states_a_row is None else max(1, states_a_row * rows * of_one_row)
+        field = fastode.compile(van_der_pol, memory=memory)
+        solution = fastode.solve(field, y0, spans, args=(mu,), method=method, rtol=1e-6, atol=1e-6)
+        found.append(torch.autograd.grad(solution.ys.square().sum(), [y0, mu]))
+        steps = int(solution.stats.n_accepted.sum())
+        if states_a_row is None:
+            assert records[-1].states == steps
+        else:
+            assert records[-1].states <= rows * max(2, states_a_row) < steps
+    for grads in found[1:]:
+        for a, b in zip(grads, found[0], strict=True):
+            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

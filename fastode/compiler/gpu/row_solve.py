@@ -32,6 +32,8 @@ class FusedRows(NativeRows):
     def prepare(self, y0: Tensor, stops: bool) -> None:
         if stops:
             raise NotServed("times on which steps must end, on a GPU")
+        if self.field.memory is not None:
+            raise NotServed("a memory budget, which only the CPU's engine keeps")
         if not self.tableau.last_stage_is_solution:
             raise NotServed("on a GPU, a method without an error estimate or whose last stage is not at the new state")
         arguments, constants = self.inputs

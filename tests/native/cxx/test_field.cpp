@@ -45,6 +45,23 @@ Method bosh3() {
   return m;
 }
 
+// Its last stage is not at the new state.
+Method adaptive_heun() {
+  Method m;
+  m.stages = 2;
+  m.c = {0.0, 1.0};
+  m.a = {0, 0, 1.0, 0};
+  m.b = {0.5, 0.5};
+  m.error = {0.5, -0.5};
+  m.mid = {0.5, 0};
+  return m;
+}
+
+// The steps of a solve.
+enum class Kind { BOSH3, ADAPTIVE_HEUN, GRID };
+constexpr Kind KINDS[] = {Kind::BOSH3, Kind::ADAPTIVE_HEUN, Kind::GRID};
+Method method_of(Kind kind) { return kind == Kind::ADAPTIVE_HEUN ? adaptive_heun() : bosh3(); }
+
 template <class T>
 struct Result {
   std::vector<T> out, grad_y0, grad_matrix;
@@ -52,9 +69,10 @@ struct Result {
 };
 
 template <class T>
-Result<T> solve_and_sweep(Index rows, int threads, bool adaptive, Index most_states = 1000) {
+Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states = 1000) {
   const Program program = linear_field();
-  const Method method = bosh3();
+  const Method method = method_of(kind);
+  const bool adaptive = kind != Kind::GRID;
   std::vector<T> matrix(FEATURES * FEATURES), y0(rows * FEATURES);
   for (int f = 0; f < FEATURES; ++f) matrix[f * (FEATURES + 1)] = static_cast<T>(RATES[f]);
   for (std::size_t i = 0; i < y0.size(); ++i) y0[i] = static_cast<T>(1 + i % 7);
@@ -68,7 +86,7 @@ Result<T> solve_and_sweep(Index rows, int threads, bool adaptive, Index most_sta
   Record<T> record;
   record.most_states = most_states;
   if (adaptive) {
-    const AdaptiveRule rule{{3.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, 1.0, {FEATURES}};
+    const AdaptiveRule rule{{method.stages - 1.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, 1.0, {FEATURES}};
     r.forward = solve_adaptive<T>(setting, engine, y0.data(), times, {T(1e-5)}, {T(1e-6)}, rule, r.out.data(), &record, {});
   } else {
     std::vector<double> points;
@@ -101,10 +119,10 @@ Result<T> solve_and_sweep(Index rows, int threads, bool adaptive, Index most_sta
 }
 
 template <class T>
-void steps_taken_again_are_the_same(Index rows, bool adaptive) {
-  const Result<T> all = solve_and_sweep<T>(rows, 1, adaptive);
+void steps_taken_again_are_the_same(Index rows, Kind kind) {
+  const Result<T> all = solve_and_sweep<T>(rows, 1, kind);
   for (Index most : {2, 3, 5}) {
-    const Result<T> few = solve_and_sweep<T>(rows, 2, adaptive, most);
+    const Result<T> few = solve_and_sweep<T>(rows, 2, kind, most);
     CHECK(few.grad_y0 == all.grad_y0);
     CHECK(few.grad_matrix == all.grad_matrix);
     CHECK(few.backward.n_func > all.backward.n_func || rows == 0);
@@ -112,10 +130,10 @@ void steps_taken_again_are_the_same(Index rows, bool adaptive) {
 }
 
 template <class T>
-void threads_change_nothing(Index rows, bool adaptive) {
-  const Result<T> one = solve_and_sweep<T>(rows, 1, adaptive);
+void threads_change_nothing(Index rows, Kind kind) {
+  const Result<T> one = solve_and_sweep<T>(rows, 1, kind);
   for (int threads : {2, 3}) {
-    const Result<T> more = solve_and_sweep<T>(rows, threads, adaptive);
+    const Result<T> more = solve_and_sweep<T>(rows, threads, kind);
     CHECK(more.out == one.out);
     CHECK(more.grad_y0 == one.grad_y0);
     CHECK(more.grad_matrix == one.grad_matrix);
@@ -125,9 +143,9 @@ void threads_change_nothing(Index rows, bool adaptive) {
 
 // Every row over a span of its own, with an output inside.
 template <class T>
-std::vector<T> rows_solved_and_swept(Index rows, int threads) {
+std::vector<T> rows_solved_and_swept(Index rows, int threads, Kind kind, Index most_states = 1000) {
   const Program program = linear_field();
-  const Method method = bosh3();
+  const Method method = method_of(kind);
   std::vector<T> matrix(FEATURES * FEATURES), y(rows * FEATURES), out(rows * FEATURES), grad_out(y.size(), T(1)), grad_y(y.size());
   for (int f = 0; f < FEATURES; ++f) matrix[f * (FEATURES + 1)] = static_cast<T>(RATES[f]);
   for (std::size_t i = 0; i < y.size(); ++i) y[i] = static_cast<T>(1 + i % 7);
@@ -147,11 +165,12 @@ std::vector<T> rows_solved_and_swept(Index rows, int threads) {
   const Index lanes = choose_lanes<T>(rows, field_kernels<T>().vector_lanes);
   const Setting<T> setting{program, method, Tiling(rows, lanes, MOST_GROUPS), FEATURES, threads, {}, false};
   const Engine<T> engine(program, lanes, {matrix.data()});
-  const RowRule rule{{{3.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, {1.0 / 3, 0.0, 0.0}, 1000}, true};
+  const double order = method.stages - 1.0;
+  const RowRule rule{{{order, 0.9, 0.2, 10.0, 0.0, INFINITY}, {1.0 / order, 0.0, 0.0}, 10000}, true};
   const T rtol = T(1e-5), atol = T(1e-6);
   std::vector<RowRecord<T>> record;
   CHECK(solve_rows<T>(setting, engine, state, rule, y.data(), {&rtol, &atol, 0, 0}, {times.data(), 1, next.data(), out.data()},
-                      &record, {}));
+                      &record, most_states, {}));
   for (Index i = 0; i < rows * FEATURES; ++i) {
     const double rate = RATES[i % FEATURES], end = t_end[i / FEATURES];
     CHECK(close(y[i], y0[i] * std::exp(rate * end), 1e-3));
@@ -169,25 +188,28 @@ std::vector<T> rows_solved_and_swept(Index rows, int threads) {
 }
 
 template <class T>
-void rows_do_not_know_the_threads(Index rows) {
-  const std::vector<T> one = rows_solved_and_swept<T>(rows, 1);
-  for (int threads : {2, 3}) CHECK(rows_solved_and_swept<T>(rows, threads) == one);
+void rows_know_neither_threads_nor_what_is_kept(Index rows, Kind kind) {
+  const std::vector<T> one = rows_solved_and_swept<T>(rows, 1, kind);
+  for (int threads : {2, 3}) CHECK(rows_solved_and_swept<T>(rows, threads, kind) == one);
+  for (Index most_states : {2, 3, 5}) CHECK(rows_solved_and_swept<T>(rows, 2, kind, most_states) == one);
 }
 
 }  // namespace
 
 int main() {
   for (Index rows : {0, 1, 2, 7, 33, 200}) {
-    for (bool adaptive : {true, false}) {
-      threads_change_nothing<float>(rows, adaptive);
-      threads_change_nothing<double>(rows, adaptive);
-      steps_taken_again_are_the_same<float>(rows, adaptive);
-      steps_taken_again_are_the_same<double>(rows, adaptive);
+    for (Kind kind : KINDS) {
+      threads_change_nothing<float>(rows, kind);
+      threads_change_nothing<double>(rows, kind);
+      steps_taken_again_are_the_same<float>(rows, kind);
+      steps_taken_again_are_the_same<double>(rows, kind);
     }
   }
   for (Index rows : {0, 1, 2, 7, 33, 200}) {
-    rows_do_not_know_the_threads<float>(rows);
-    rows_do_not_know_the_threads<double>(rows);
+    for (Kind kind : {Kind::BOSH3, Kind::ADAPTIVE_HEUN}) {
+      rows_know_neither_threads_nor_what_is_kept<float>(rows, kind);
+      rows_know_neither_threads_nor_what_is_kept<double>(rows, kind);
+    }
   }
   return failures == 0 ? 0 : 1;
 }
