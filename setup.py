@@ -22,7 +22,7 @@ HEADERS = [file for end in ("h", "inl", "def") for file in glob(f"csrc/**/*.{end
 native = Pybind11Extension(
     "fastode._native",
     sorted(file for folder in ("cpu", "field") for file in glob(f"csrc/{folder}/**/*.cpp", recursive=True))
-    + [f"csrc/bindings/{name}.cpp" for name in ("module", "kernels", "control", "field")],
+    + [f"csrc/bindings/{name}.cpp" for name in ("module", "kernels", "control", "field", "watch")],
     depends=HEADERS,
     include_dirs=INCLUDE,
     extra_compile_args=[*FLAGS, "-pthread"],

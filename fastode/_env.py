@@ -7,9 +7,9 @@ FASTODE_CUDA        at build time: ``0`` no CUDA module, ``1`` required, ``auto`
 
 from __future__ import annotations
 
-import os
+from . import _native
 
 
 def engine_from_environment() -> str | None:
     """``FASTODE_ENGINE``, or None."""
-    return os.environ.get("FASTODE_ENGINE") or None
+    return _native.environment("FASTODE_ENGINE") or None

@@ -50,6 +50,7 @@ def control(
     dt_max: float,
 ) -> tuple[bool, float]: ...
 def power(x: float, e: float) -> float: ...
+def environment(name: str) -> str | None: ...
 def status_messages() -> dict[int, tuple[str, str]]: ...
 
 class RowControl:
@@ -73,6 +74,17 @@ class FieldMethod:
         mid: Sequence[float],
         ends_with_slope: bool,
     ) -> None: ...
+
+class FieldWatch:
+    def __init__(
+        self,
+        same: list[tuple[dict[str, Any], str, Any]],
+        absent: list[tuple[dict[str, Any], str]],
+        sizes: list[tuple[dict[str, Any], int]],
+        tensors: list[tuple[Any, Any, Any]],
+        dtype: Any,
+    ) -> None: ...
+    def tensors(self) -> list[Any] | None: ...
 
 class FieldRecord:
     @property

@@ -5,6 +5,7 @@ void register_targets(pybind11::module_& m);
 void register_kernels(pybind11::module_& m);
 void register_control(pybind11::module_& m);
 void register_field(pybind11::module_& m);
+void register_watch(pybind11::module_& m);
 }  // namespace fastode
 
 PYBIND11_MODULE(_native, m, pybind11::mod_gil_not_used()) {
@@ -13,4 +14,5 @@ PYBIND11_MODULE(_native, m, pybind11::mod_gil_not_used()) {
   fastode::register_kernels(m);
   fastode::register_control(m);
   fastode::register_field(m);
+  fastode::register_watch(m);
 }

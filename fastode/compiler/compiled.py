@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from .gpu.settings import PRECISIONS
 from .places import Places
 from .trace import Traced, trace
 
+if TYPE_CHECKING:
+    from .repeat import Repeat
+
 
 class Native:
     """A traced field in the forms that the engine runs.
@@ -27,6 +30,7 @@ class Native:
         traced: program and constants.
         lowered: the program as instructions.
         per_row: which extra arguments have an entry for each row.
+        shapes: of the constants.
     """
 
     def __init__(self, traced: Traced, per_row: tuple[bool, ...], shared_time: bool, device: torch.device) -> None:
@@ -34,7 +38,7 @@ class Native:
         shapes = tuple(tuple(s) for s in traced.constants.shapes)
         self.lowered = Lowered(traced.program, shapes, shared_time)
         self.per_row = per_row
-        self._shapes = [torch.Size(s) for s in shapes]
+        self.shapes = [torch.Size(s) for s in shapes]
         self.device = device
 
     @cached_property
@@ -53,7 +57,7 @@ class Native:
         except Exception as error:
             raise CannotCompile(f"its tensors have changed: {type(error).__name__}: {error}") from error
         found = []
-        for c, shape in zip(values, self._shapes, strict=True):
+        for c, shape in zip(values, self.shapes, strict=True):
             if c is None or c.shape != shape or c.device != self.device:
                 raise CannotCompile("its tensors have changed their shapes or their device")
             plain = c.dtype is dtype and c.is_contiguous() and not c.is_neg()
@@ -105,6 +109,9 @@ class CompiledField(nn.Module):
         self.precision = precision
         self._natives: dict[Any, Native | CannotCompile] = {}
         self._modules_of_func: _Modules | None = None
+        #: for a solve like the last one; and what the last one was that had none
+        self.repeat: Repeat | None = None
+        self.last_request: tuple[Any, ...] = ()
         self._class_calls_back = any(hasattr(type(func), c) for c in CALLBACKS)
 
     def forward(self, t: Tensor, y: Any, *args: Any) -> Any:
@@ -117,12 +124,13 @@ class CompiledField(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # programs hold native objects and the tensors of this very function: a copy is traced again
-        return {**super().__getstate__(), "_natives": {}, "_modules_of_func": None}
+        nothing = {"_natives": {}, "_modules_of_func": None, "repeat": None, "last_request": ()}
+        return {**super().__getstate__(), **nothing}
 
     def forget(self) -> None:
         """Trace the function again when the next solve needs it."""
         self._natives.clear()
-        self._modules_of_func = None
+        self._modules_of_func = self.repeat = None
 
     @property
     def calls_back(self) -> bool:
@@ -211,6 +219,11 @@ class CompiledField(nn.Module):
             return self.native(y).has_closed_form
         except CannotCompile:
             return True
+
+    @property
+    def modules_of_func(self) -> list[nn.Module]:
+        """The modules whose modes the programs depend on; there are some once it is traced."""
+        return self._modules_of_func.all if self._modules_of_func else []
 
     def _mode(self) -> tuple[bool, ...]:
         """The training flags of all modules; programs made before one was replaced are dropped."""

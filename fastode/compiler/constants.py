@@ -40,6 +40,7 @@ class Constants:
     Attributes:
         names: what each one is, for people.
         shapes: of each one; a vector is stored in any shape, row by row.
+        direct: each one as ``container[key]``, if none of them is an argument or computed.
     """
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ class Constants:
         self._labels: list[str] = []
         self._outputs: list[int] = []
         self._computed: dict[Any, int] = {}
-        self._direct: list[tuple[Any, Any]] | None = None
+        self.direct: list[tuple[Any, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self._outputs)
@@ -64,8 +65,8 @@ class Constants:
         Args:
             args: all arguments of the field, those for each row too (which are not looked at).
         """
-        if self._direct is not None:
-            return [container[key] for container, key in self._direct]
+        if self.direct is not None:
+            return [container[key] for container, key in self.direct]
         found: list[Any] = [None] * len(self._labels)
         for slot, place in self._places:
             found[slot] = place.container[place.key]
@@ -139,7 +140,7 @@ class Constants:
         self._examples.clear()
         if not self._steps and not self._arguments:
             by_slot = dict(self._places)
-            self._direct = [(by_slot[slot].container, by_slot[slot].key) for slot in self._outputs]
+            self.direct = [(by_slot[slot].container, by_slot[slot].key) for slot in self._outputs]
 
     def places(self) -> list[Place]:
         """Where the leaves are."""
@@ -160,7 +161,7 @@ class Constants:
         several: bool,
         label: str,
     ) -> list[Node]:
-        self._direct = None
+        self.direct = None
         nodes = [self._node(r, label) for r in results]
         self._steps.append(_Step(function, args, kwargs, tuple(n.slot for n in nodes), several))
         return nodes

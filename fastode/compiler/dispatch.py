@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .._env import engine_from_environment
 from ..errors import CannotCompile
@@ -19,8 +18,9 @@ from ..options import controller_of, graph_option, number_option
 from ..problem import check_time
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
-from .engine import AdaptiveSteps, GridSteps, Job, Lowered, NativeSolve
+from .engine import AdaptiveSteps, GridSteps, Job, Lowered, solved
 from .gpu.refusal import NotFused
+from .repeat import in_transform, repeat_of
 
 if TYPE_CHECKING:
     from .gpu.fused import FusedProgram
@@ -54,6 +54,10 @@ def natively(
     """The native solution, or None and the reason why there is none; see :func:`solve_natively`."""
     if event_fn is not None:
         return None, "not native: an event"
+    if field.repeat is not None and not args and not options and divergence is None:
+        found = field.repeat.solve(y0, t, rtol, atol, method)
+        if found is not None:
+            return found, ""
     try:
         return solve_natively(field, y0, t, args, rtol, atol, method, options, divergence, noise), ""
     except NotServed as reason:
@@ -127,10 +131,12 @@ def solve_natively(
     if noise is not None:
         arguments.append(dense(noise.to(y0.dtype)))
     job = fused_job(field, y, arguments, constants, given) if on_gpu(y) else Job(*given)
-    if torch.is_grad_enabled() and (y.requires_grad or any(x.requires_grad for x in (*arguments, *constants))):
-        out: Tensor = NativeSolve.apply(job, y, len(arguments), *arguments, *constants)
-    else:
-        out, _ = job.run(y, arguments, constants, keep=False)
+    if divergence is None and not args and not options and not times_move:
+        request = (shape, y0.dtype, times, rtol, atol, method)
+        if request == field.last_request:
+            field.repeat = repeat_of(field, native, job, y0, t, rtol, atol, method)
+        field.last_request = request
+    out = solved(job, y, arguments, constants)
     if out.shape != shape:
         out = out.view(shape)
     if times_move:
@@ -209,8 +215,7 @@ def check_state_and_arguments(y0: Any, args: tuple[Any, ...]) -> None:
         raise NotServed("a state of several parts")
     if type(y0) not in (Tensor, torch.nn.Parameter):
         raise NotServed(f"a state of type {type(y0).__name__}")
-    # parameters and arguments may be of the transform, too
-    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+    if in_transform():
         raise NotServed("a transform (torch.func, or forward mode)")
     served = y0.is_cpu or y0.is_cuda
     if not served or y0.dtype not in (torch.float32, torch.float64) or y0.layout is not torch.strided:

@@ -344,6 +344,14 @@ def differentiable_once(backward: Callable[..., Gradients]) -> Callable[..., Gra
     return guarded
 
 
+def solved(job: Job, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]) -> Tensor:
+    """The states at the outputs, [T, rows, features]; by a node if an input requires grad."""
+    if torch.is_grad_enabled() and (y0.requires_grad or any(x.requires_grad for x in (*arguments, *constants))):
+        out: Tensor = NativeSolve.apply(job, y0, len(arguments), *arguments, *constants)
+        return out
+    return job.run(y0, arguments, constants, keep=False)[0]
+
+
 class NativeSolve(torch.autograd.Function):
     """A solve as one node; inputs after ``y0`` are the per-row arguments, then the constants."""
 
