@@ -75,6 +75,18 @@ class FieldMethod:
         ends_with_slope: bool,
     ) -> None: ...
 
+class FieldSteps:
+    def __init__(
+        self,
+        rtol: Sequence[float],
+        atol: Sequence[float],
+        limits: tuple[float, float, float, float, float, float],
+        first_step: float,
+        max_steps: float,
+        max_total_steps: float,
+        parts: Sequence[int],
+    ) -> None: ...
+
 class FieldWatch:
     def __init__(
         self,
@@ -113,19 +125,7 @@ class FieldCall:
         time_is_float32: bool,
     ) -> None: ...
     def adaptive(
-        self,
-        y0: int,
-        times: Sequence[float],
-        rtol: Sequence[float],
-        atol: Sequence[float],
-        limits: Sequence[float],
-        first_step: float,
-        max_steps: float,
-        max_total_steps: float,
-        direction: float,
-        parts: Sequence[int],
-        out: int,
-        most_states: int,
+        self, y0: int, times: Sequence[float], steps: FieldSteps, out: int, most_states: int
     ) -> tuple[Account, FieldRecord | None]: ...
     def grid(
         self,

@@ -174,23 +174,30 @@ py::tuple tuple_of(const Account& a) {
   return py::make_tuple(static_cast<int>(a.outcome), a.n_func, a.n_accepted, a.n_rejected, a.t, a.dt);
 }
 
+AdaptiveRule make_rule(std::vector<double> rtol, std::vector<double> atol, const std::array<double, 6>& limits,
+                       double first_step, double max_steps, double max_total_steps, std::vector<Index> parts) {
+  Index end = 0;
+  for (const Index part : parts) {
+    if (part <= end) throw py::value_error("`parts` must rise");
+    end = part;
+  }
+  if (parts.empty() || rtol.empty() || rtol.size() != atol.size()) {
+    throw py::value_error("there must be parts, and as many relative as absolute tolerances");
+  }
+  return {std::move(rtol), std::move(atol), {limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]},
+          first_step,      max_steps,       max_total_steps, std::move(parts)};
+}
+
 template <class T>
-py::object adaptive(const Call& call, Address y0, const std::vector<double>& times, const std::vector<double>& rtol,
-                    const std::vector<double>& atol, const AdaptiveRule& rule, Address out, Index most_states) {
+py::object adaptive(const Call& call, Address y0, const std::vector<double>& times, const AdaptiveRule& rule, Address out,
+                    Index most_states) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
   const T* from = array<T>(y0, cells, "y0");
   T* to = array<T>(out, cells * static_cast<Index>(times.size()), "out");
-  Index end = 0;
-  for (const Index part : rule.parts) {
-    if (part <= end && call.features > 0) throw py::value_error("`parts` must rise");
-    end = part;
-  }
-  if (end != call.features) throw py::value_error("the last of `parts` must end at the last feature");
-  for (const auto* list : {&rtol, &atol}) {
-    if (list->size() != rtol.size() || (list->size() != 1 && static_cast<Index>(list->size()) != call.features)) {
-      throw py::value_error("tolerances are one number, or one for each feature");
-    }
+  if (rule.parts.back() != call.features) throw py::value_error("the last of `parts` must end at the last feature");
+  if (rule.rtol.size() != 1 && static_cast<Index>(rule.rtol.size()) != call.features) {
+    throw py::value_error("tolerances are one number, or one for each feature");
   }
   auto record = most_states > 0 ? std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, true}) : nullptr;
   if (record) std::get<Record<T>>(record->record).most_states = std::max<Index>(2, most_states);
@@ -198,9 +205,8 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
   Account account;
   {
     const py::gil_scoped_release release;
-    account = solve_adaptive<T>(bound.setting(), bound.engine(), from, times, {rtol.begin(), rtol.end()},
-                                {atol.begin(), atol.end()}, rule, to, record ? &std::get<Record<T>>(record->record) : nullptr,
-                                {&Signals::asked, &signals});
+    account = solve_adaptive<T>(bound.setting(), bound.engine(), from, times, rule, to,
+                                record ? &std::get<Record<T>>(record->record) : nullptr, {&Signals::asked, &signals});
   }
   if (account.outcome == Outcome::INTERRUPTED) throw py::error_already_set();
   return py::make_tuple(tuple_of(account), record);
@@ -338,6 +344,9 @@ void register_field(py::module_& m) {
   py::class_<Program, std::shared_ptr<Program>>(m, "FieldProgram", "A lowered field program.").def(py::init(&make_program));
   py::class_<Method, std::shared_ptr<Method>>(m, "FieldMethod", "A Butcher tableau.")
       .def(py::init(&make_method), arg("c"), arg("a"), arg("b"), arg("error"), arg("mid"), arg("ends_with_slope"));
+  py::class_<AdaptiveRule>(m, "FieldSteps", "How steps are chosen and judged.")
+      .def(py::init(&make_rule), arg("rtol"), arg("atol"), arg("limits"), arg("first_step"), arg("max_steps"),
+           arg("max_total_steps"), arg("parts"));
   py::class_<AnyRecord, std::shared_ptr<AnyRecord>>(m, "FieldRecord", "The accepted steps of a solve.")
       .def_property_readonly("steps", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return static_cast<Index>(steps.t.size()); }, r.record);
@@ -367,13 +376,8 @@ void register_field(py::module_& m) {
            arg("program"), arg("method"), arg("itemsize"), arg("rows"), arg("features"), arg("constants"), arg("arguments"),
            arg("threads"), arg("time_is_float32"))
       .def("adaptive",
-           [](const Call& call, Address y0, const std::vector<double>& times, const std::vector<double>& rtol,
-              const std::vector<double>& atol, const std::array<double, 6>& limits, double first_step, double max_steps,
-              double max_total_steps, double direction, const std::vector<Index>& parts, Address out, Index most_states) {
-             const AdaptiveRule rule{{limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]},
-                                     first_step, max_steps, max_total_steps, direction, parts};
-             return BY_ITEMSIZE(call, adaptive, y0, times, rtol, atol, rule, out, most_states);
-           })
+           [](const Call& call, Address y0, const std::vector<double>& times, const AdaptiveRule& rule, Address out,
+              Index most_states) { return BY_ITEMSIZE(call, adaptive, y0, times, rule, out, most_states); })
       .def("grid",
            [](const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
               const std::vector<double>& output_x, Address out, Index most_states) {

@@ -50,14 +50,14 @@ class Evaluator {
   // out = y + dt sum_j w[j] k[j] over the first `features`; without y: dt sum_j w[j] k[j].
   void combine(T* out, const T* y, const Weights<T>& w, const T* const* k, T dt, Index features) const {
     const T* used[MAX_FIELD_STAGES];
-    const int count = static_cast<int>(w.stage.size());
+    const int count = w.count;
     for (int j = 0; j < count; ++j) used[j] = k[w.stage[j]];
     if (count == 0) {
       if (y != nullptr) copy(out, y, features);
       else std::fill_n(out, features * lanes_, T(0));
       return;
     }
-    engine_.kernels.combine(out, y, count, used, w.weight.data(), {&dt, false}, features, lanes_);
+    engine_.kernels.combine(out, y, count, used, w.weight, {&dt, false}, features, lanes_);
   }
 
   void copy(T* to, const T* from, Index features) const {

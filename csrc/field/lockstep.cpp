@@ -47,8 +47,7 @@ class Pulse {
 template <class T>
 class Adaptive {
  public:
-  Adaptive(const Setting<T>& setting, const Engine<T>& engine, const std::vector<T>& rtol, const std::vector<T>& atol,
-           const AdaptiveRule& rule)
+  Adaptive(const Setting<T>& setting, const Engine<T>& engine, const AdaptiveRule& rule)
       : s_(setting),
         engine_(engine),
         rule_(rule),
@@ -59,9 +58,9 @@ class Adaptive {
         tiles_(setting.tiling.tiles),
         memory_(tiles_ * (stages_ + 2) * size_),
         arrays_(tiles_ * (stages_ + 2)),
-        rtol_(tolerance_tile(rtol)),
-        atol_(tolerance_tile(atol)),
-        tolerance_{rtol_.data(), atol_.data(), rtol.size() > 1 ? engine.lanes : 0},
+        rtol_(tolerance_tile(rule.rtol)),
+        atol_(tolerance_tile(rule.atol)),
+        tolerance_{rtol_.data(), atol_.data(), rule.rtol.size() > 1 ? engine.lanes : 0},
         parts_(static_cast<Index>(rule.parts.size())),
         sums_(tiles_ * parts_) {
     for (Index i = 0; i < tiles_ * (stages_ + 2); ++i) arrays_[i] = memory_.data() + i * size_;
@@ -73,6 +72,7 @@ class Adaptive {
   Account run(const T* y0, const std::vector<double>& times, T* out, Record<T>* record, Interrupt interrupt) {
     Pulse pulse(interrupt);
     Account account;
+    direction_ = times.size() > 1 && times[1] < times[0] ? -1.0 : 1.0;
     double t = s_.round_time(times[0]);
     const auto end = [&](Outcome outcome, double dt) {
       account.outcome = outcome;
@@ -99,9 +99,9 @@ class Adaptive {
       }
       ++since_output;
       const double tried = bounded(dt);
-      const double t1 = s_.round_time(t + rule_.direction * tried);
-      if (!(rule_.direction * t1 > rule_.direction * t)) return end(Outcome::STEP_UNDERFLOW, tried);
-      const double signed_dt = rule_.direction * tried;
+      const double t1 = s_.round_time(t + direction_ * tried);
+      if (!(direction_ * t1 > direction_ * t)) return end(Outcome::STEP_UNDERFLOW, tried);
+      const double signed_dt = direction_ * tried;
       const double err = attempt(t, signed_dt, t1);
       account.n_func += stages_ - 1;
       const Decision decision = control(err, tried, rule_.limits);
@@ -116,7 +116,7 @@ class Adaptive {
         t = t1;
         return end(Outcome::NON_FINITE, dt);
       }
-      for (; next < times.size() && rule_.direction * times[next] <= rule_.direction * t1; ++next) {
+      for (; next < times.size() && direction_ * times[next] <= direction_ * t1; ++next) {
         const double x = times[next] == t1 ? 1.0 : (times[next] - t) / (t1 - t);
         if (record != nullptr) {
           record->output_step.push_back(static_cast<Index>(record->t.size()));
@@ -146,10 +146,10 @@ class Adaptive {
   T*& y1(Index tile) { return arrays_[tile * (stages_ + 2) + 1]; }
   T** k(Index tile) { return &arrays_[tile * (stages_ + 2) + 2]; }
 
-  Buffer<T> tolerance_tile(const std::vector<T>& values) const {
+  Buffer<T> tolerance_tile(const std::vector<double>& values) const {
     const Index lanes = engine_.lanes, count = static_cast<Index>(values.size());
     Buffer<T> tile(padded_to(count * lanes, PAD));
-    for (Index i = 0; i < count * lanes; ++i) tile[i] = values[i / lanes];
+    for (Index i = 0; i < count * lanes; ++i) tile[i] = static_cast<T>(values[i / lanes]);
     return tile;
   }
 
@@ -211,7 +211,7 @@ class Adaptive {
     if (rule_.first_step > 0) return rule_.first_step;
     const double d1 = norm(sums_);
     const double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
-    const double signed_h0 = rule_.direction * h0;
+    const double signed_h0 = direction_ * h0;
     const Weights<T> one(std::vector<double>{1.0}.data(), 1), difference(std::vector<double>{1.0, -1.0}.data(), 2);
     over_tiles([&](Evaluator<T>& e, Index i) {
       const T* slopes[2] = {e.slope_of(y(i), one, k(i), static_cast<T>(signed_h0), s_.round_time(t + signed_h0), 0), k(i)[0]};
@@ -312,6 +312,7 @@ class Adaptive {
   Buffer<T> rtol_, atol_;
   TileTolerance<T> tolerance_;
   Index parts_;
+  double direction_ = 1.0;
   std::vector<double> sums_;
   std::vector<Weights<T>> a_;
   Weights<T> b_, error_;
@@ -321,17 +322,14 @@ class Adaptive {
 
 template <class T>
 Account solve_adaptive(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& times,
-                       const std::vector<T>& rtol, const std::vector<T>& atol, const AdaptiveRule& rule, T* out,
-                       Record<T>* record, Interrupt interrupt) {
-  Adaptive<T> solve(setting, engine, rtol, atol, rule);
+                       const AdaptiveRule& rule, T* out, Record<T>* record, Interrupt interrupt) {
+  Adaptive<T> solve(setting, engine, rule);
   return solve.run(y0, times, out, record, interrupt);
 }
 
 template Account solve_adaptive<float>(const Setting<float>&, const Engine<float>&, const float*, const std::vector<double>&,
-                                       const std::vector<float>&, const std::vector<float>&, const AdaptiveRule&, float*,
-                                       Record<float>*, Interrupt);
+                                       const AdaptiveRule&, float*, Record<float>*, Interrupt);
 template Account solve_adaptive<double>(const Setting<double>&, const Engine<double>&, const double*,
-                                        const std::vector<double>&, const std::vector<double>&, const std::vector<double>&,
-                                        const AdaptiveRule&, double*, Record<double>*, Interrupt);
+                                        const std::vector<double>&, const AdaptiveRule&, double*, Record<double>*, Interrupt);
 
 }  // namespace fastode::field

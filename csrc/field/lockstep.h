@@ -37,20 +37,19 @@ struct Account {
   double t = 0.0, dt = 0.0;
 };
 
+// How steps are chosen and judged.
 struct AdaptiveRule {
+  std::vector<double> rtol, atol;  // one number each, or one for each feature
   Limits limits;
   double first_step;  // 0 for Hairer's heuristic
   double max_steps, max_total_steps;
-  double direction;
   std::vector<Index> parts;  // the norm is the largest of those of the parts; where each one ends, in features
 };
 
-// `times` begin with the initial time and run in the direction; `out` is [times, rows, features]. Keeps the steps in `record`
-// unless it is null.
+// `times` begin with the initial time; `out` is [times, rows, features]. Keeps the steps in `record` unless it is null.
 template <class T>
 Account solve_adaptive(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& times,
-                       const std::vector<T>& rtol, const std::vector<T>& atol, const AdaptiveRule& rule, T* out,
-                       Record<T>* record, Interrupt interrupt);
+                       const AdaptiveRule& rule, T* out, Record<T>* record, Interrupt interrupt);
 
 // Steps between neighbouring `points`; outputs at output_step, output_x of the record, which must be filled in. States are kept
 // if the record may have any.

@@ -70,12 +70,12 @@ class RowSweep {
       std::fill_n(memory_.data(), stages_ * tile_.size(), T(0));
       std::fill_n(carry_, tile_.size(), T(0));
       outputs_inside(n);
-      for (std::size_t j = 0; j < b_.stage.size(); ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], tile_.steps(), n_);
+      for (int j = 0; j < b_.count; ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], tile_.steps(), n_);
       add(lambda_, carry_, T(1), one(), n_);
       for (int i = last_ - 1; i >= 1; --i) {
         const T* g = pull(i, gradients);
         const Weights<T>& a = tile_.a(i);
-        for (std::size_t j = 0; j < a.stage.size(); ++j) add(slope(a.stage[j]), g, a.weight[j], tile_.steps(), tile_.seen());
+        for (int j = 0; j < a.count; ++j) add(slope(a.stage[j]), g, a.weight[j], tile_.steps(), tile_.seen());
       }
       if (n == 0 || !shares) pull(0, gradients);
     }

@@ -70,9 +70,9 @@ class RowTile {
 
   void combine(T* out, const T* y, const Weights<T>& w, const T* const* k, Index features) const {
     const T* used[MAX_FIELD_STAGES];
-    const int count = static_cast<int>(w.stage.size());
+    const int count = w.count;
     for (int j = 0; j < count; ++j) used[j] = k[w.stage[j]];
-    engine_.kernels.combine(out, y, count, used, w.weight.data(), steps(), features, lanes_);
+    engine_.kernels.combine(out, y, count, used, w.weight, steps(), features, lanes_);
   }
 
   void copy(T* to, const T* from, Index features) const {

@@ -224,7 +224,7 @@ class RowSolver {
     for (int i = 1; i < (fresh_ ? stages_ : stages_ - 1); ++i) tile_.copy(k_[i], tile_.stage(i, y_, k, 0), n_);
     tile_.combine(y1_, y_, b_, k, n_);
     if (!fresh_) tile_.copy(k_[stages_ - 1], tile_.slope_at(y1_, stages_ - 1, 0), n_);
-    if (error_weights_.stage.empty()) return zero_errors();
+    if (error_weights_.count == 0) return zero_errors();
     tile_.combine(error_, nullptr, error_weights_, k, n_);
     engine_.kernels.scaled_squares(sums_.data(), error_, y_, y1_, tolerance(), n_, lanes_);
   }

@@ -118,11 +118,11 @@ class TileSweep {
         }
         add(carry_, given_, T(1), T(1), s_.features);
       }
-      for (std::size_t j = 0; j < b_.stage.size(); ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], dt, s_.features);
+      for (int j = 0; j < b_.count; ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], dt, s_.features);
       add(lambda_, carry_, T(1), T(1), s_.features);
       for (int i = last - 1; i >= 1; --i) {
         const T* g = pull(e, slope(i), i, gradients, lambda_);
-        for (std::size_t j = 0; j < a_[i].stage.size(); ++j) add(slope(a_[i].stage[j]), g, a_[i].weight[j], dt, e.seen());
+        for (int j = 0; j < a_[i].count; ++j) add(slope(a_[i].stage[j]), g, a_[i].weight[j], dt, e.seen());
       }
       if (n == 0 || !(shares || chained)) pull(e, slope(0), 0, gradients, lambda_);
     }

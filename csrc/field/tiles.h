@@ -66,15 +66,16 @@ void load_cotangent(const T* rows_data, Index features, const Tiling& tiling, In
 // A method's numbers in the state's precision, zero weights left out.
 template <class T>
 struct Weights {
-  std::vector<int> stage;
-  std::vector<T> weight;
+  int count = 0;
+  int stage[MAX_FIELD_STAGES];
+  T weight[MAX_FIELD_STAGES];
 
   Weights() = default;
-  Weights(const double* numbers, int count) {
-    for (int j = 0; j < count; ++j) {
+  Weights(const double* numbers, int stages) {
+    for (int j = 0; j < stages; ++j) {
       if (numbers[j] == 0.0) continue;
-      stage.push_back(j);
-      weight.push_back(static_cast<T>(numbers[j]));
+      stage[count] = j;
+      weight[count++] = static_cast<T>(numbers[j]);
     }
   }
 };
@@ -102,7 +103,9 @@ struct Setting {
 // The rows of a method's `a`, by stage.
 template <class T>
 std::vector<Weights<T>> stage_weights(const Method& method) {
-  std::vector<Weights<T>> a(1);
+  std::vector<Weights<T>> a;
+  a.reserve(method.stages);
+  a.emplace_back();
   for (int i = 1; i < method.stages; ++i) a.emplace_back(&method.a[i * method.stages], i);
   return a;
 }

@@ -167,6 +167,13 @@ class AdaptiveSteps:
     max_total_steps: float
     parts: Sequence[int]
 
+    @functools.cached_property
+    def native(self) -> _native.FieldSteps:
+        """The same as the engine takes them."""
+        return _native.FieldSteps(
+            self.rtol, self.atol, self.limits, self.first_step, self.max_steps, self.max_total_steps, self.parts
+        )
+
 
 @dataclass
 class GridSteps:
@@ -201,6 +208,7 @@ class Job:
     rows: int
     features: int
     memory: int | None = None
+    _last_call: tuple[tuple[Any, ...], _native.FieldCall] | None = None
 
     def run(
         self, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor], keep: bool
@@ -217,21 +225,7 @@ class Job:
         out = torch.empty((len(self.times), self.rows, self.features), dtype=y0.dtype)
         call = self._call(lowered.forward, y0, arguments, constants)
         if isinstance(steps, AdaptiveSteps):
-            direction = -1.0 if len(self.times) > 1 and self.times[1] < self.times[0] else 1.0
-            account, record = call.adaptive(
-                y0.data_ptr(),
-                self.times,
-                steps.rtol,
-                steps.atol,
-                steps.limits,
-                steps.first_step,
-                steps.max_steps,
-                steps.max_total_steps,
-                direction,
-                steps.parts,
-                out.data_ptr(),
-                most_states,
-            )
+            account, record = call.adaptive(y0.data_ptr(), self.times, steps.native, out.data_ptr(), most_states)
         else:
             account, record = call.grid(
                 y0.data_ptr(), steps.points, steps.output_step, steps.output_x, out.data_ptr(), most_states
@@ -263,17 +257,22 @@ class Job:
     def _call(
         self, program: _native.FieldProgram, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]
     ) -> _native.FieldCall:
-        return _native.FieldCall(
+        inputs = ([c.data_ptr() for c in constants], [a.data_ptr() for a in arguments])
+        key = (program, inputs, self.lowered.threads(self.rows))
+        if self._last_call is not None and self._last_call[0] == key:
+            return self._last_call[1]
+        call = _native.FieldCall(
             program,
             native_method(self.tableau),
             y0.element_size(),
             self.rows,
             self.features,
-            [c.data_ptr() for c in constants],
-            [a.data_ptr() for a in arguments],
-            self.lowered.threads(self.rows),
+            *inputs,
+            key[-1],
             self.time_is_float32,
         )
+        self._last_call = (key, call)
+        return call
 
     def _failure(self, outcome: int, stats: SolveStats) -> Exception:
         assert isinstance(self.steps, AdaptiveSteps)

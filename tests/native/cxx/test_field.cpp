@@ -86,8 +86,8 @@ Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states 
   Record<T> record;
   record.most_states = most_states;
   if (adaptive) {
-    const AdaptiveRule rule{{method.stages - 1.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, 1.0, {FEATURES}};
-    r.forward = solve_adaptive<T>(setting, engine, y0.data(), times, {T(1e-5)}, {T(1e-6)}, rule, r.out.data(), &record, {});
+    const AdaptiveRule rule{{1e-5}, {1e-6}, {method.stages - 1.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, {FEATURES}};
+    r.forward = solve_adaptive<T>(setting, engine, y0.data(), times, rule, r.out.data(), &record, {});
   } else {
     std::vector<double> points;
     for (int i = 0; i <= 30; ++i) points.push_back(i / 30.0);
