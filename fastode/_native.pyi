@@ -1,6 +1,7 @@
 """Compiled CPU kernels. Addresses (`tensor.data_ptr()`) are of contiguous memory kept alive by the caller."""
 
 from collections.abc import Sequence
+from typing import Any
 
 def target() -> str: ...
 def targets() -> list[str]: ...

@@ -181,8 +181,8 @@ def solve(
             refused, func, problem, tableau, rule, max_steps, size is not None, bool(stop_t.shape[1])
         )
     stats.engine, stats.reason = ("compiled", "") if native else (chosen.name, note or chosen.reason)
-    if params is None:
-        params = tuple(func.parameters()) if isinstance(func, nn.Module) else ()
+    if params is None:  # a compiled field knows its own
+        params = tuple(func.parameters()) if isinstance(func, nn.Module) and native is None else ()
     return run(
         RowRequest(
             problem=problem,

@@ -124,7 +124,7 @@ class CompiledField(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # programs hold native objects and the tensors of this very function: a copy is traced again
-        nothing = {"_natives": {}, "_modules_of_func": None, "repeat": None, "last_request": ()}
+        nothing: dict[str, Any] = {"_natives": {}, "_modules_of_func": None, "repeat": None, "last_request": ()}
         return {**super().__getstate__(), **nothing}
 
     def forget(self) -> None:

@@ -1,8 +1,9 @@
 """A solve like the one before it on the same field: what was found out then is not found out again.
 
-In a small batch most of the time of a solve goes into getting ready: is the field as it was traced, are its tensors where
-they were, what do the options mean? Here one native call answers the first two, and comparisons with the request before
-the third. Whatever differs takes the long way of :mod:`fastode.compiler.dispatch`, which also says what is wrong.
+In a small batch most of the time of a solve goes into getting ready: is the field as it was traced, are its tensors as
+they were, what do the options mean? Here one native call answers the first two questions, and a comparison with the
+request before the third. What differs takes the long way of :mod:`fastode.compiler.dispatch`, which also says what is
+wrong.
 """
 
 from __future__ import annotations

@@ -86,6 +86,9 @@ def stops(step_t: Any, jump_t: Any, t0: Tensor, t_end: Tensor, outputs: Tensor |
         InvalidArgument: another shape, not finite, or it requires grad.
     """
     rows = len(t0)
+    if step_t is None and jump_t is None and outputs is None:
+        none = t0.new_empty(rows, 0)
+        return none, none.bool()
     steps, jumps = (
         t0.new_empty(rows, 0) if given is None else _times(name, given, rows, t0.device)
         for name, given in (("step_t", step_t), ("jump_t", jump_t))
