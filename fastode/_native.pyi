@@ -104,6 +104,9 @@ class FieldRecord:
     def steps(self) -> int: ...
     @property
     def states(self) -> int: ...
+    @property
+    def ends(self) -> list[float]: ...
+    def copy_pieces(self, out: int) -> None: ...
 
 class FieldRowRecord:
     @property
@@ -126,7 +129,7 @@ class FieldCall:
         time_is_float32: bool,
     ) -> None: ...
     def adaptive(
-        self, y0: int, times: Sequence[float], steps: FieldSteps, out: int, most_states: int
+        self, y0: int, times: Sequence[float], steps: FieldSteps, out: int, most_states: int, dense: bool
     ) -> tuple[Account, FieldRecord | None]: ...
     def grid(
         self,
@@ -134,6 +137,7 @@ class FieldCall:
         points: Sequence[float],
         output_step: Sequence[int],
         output_x: Sequence[float],
+        output_power: Sequence[int],
         out: int,
         most_states: int,
     ) -> tuple[Account, FieldRecord | None]: ...

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from .compiler.compiled import CompiledField
-from .compiler.dispatch import natively
+from .compiler.dispatch import dense_natively, natively
 from .compiling import outside_graphs
-from .dense import DenseSolution, dense_solution
+from .dense import DenseSolution
 from .errors import InvalidArgument, UnsupportedInput, did_you_mean
 from .events import attach_event_gradient
 from .gradients import GRADIENTS
 from .options import Settings, check_options, prepare
 from .run import solve
+from .run_dense import dense_solution
 
 Field = Callable[..., Any]
 Tolerance = float | Tensor | Iterable[float]
@@ -216,7 +217,14 @@ def odeint_dense(
     like = t0 if isinstance(t0, Tensor) else t1 if isinstance(t1, Tensor) else None
     dtype = torch.float64 if like is None else like.dtype
     t = torch.stack([torch.as_tensor(v, dtype=dtype).reshape(()) for v in (t0, t1)])
-    return dense_solution(prepare(func, y0, t, args, rtol, atol, method, options))
+    reason, compiled = "", None
+    if isinstance(func, CompiledField):
+        served, reason = dense_natively(func, y0, t, args, rtol, atol, method, options)
+        if served is not None:
+            return served
+        compiled = func
+        func = func.uncompiled
+    return dense_solution(prepare(func, y0, t, args, rtol, atol, method, options, reason, compiled))
 
 
 def find_parameters(module: nn.Module) -> list[Tensor]:

@@ -170,6 +170,18 @@ struct AnyRecord {
   bool quartic = true;
 };
 
+// The polynomials of all steps, [steps, coefficients, rows, features].
+void copy_pieces(const AnyRecord& r, Address out) {
+  std::visit(
+      [&]<class T>(const Record<T>& steps) {
+        Index total = 0;
+        for (const Buffer<T>& piece : steps.pieces) total += piece.size();
+        T* to = array<T>(out, total, "out");
+        for (const Buffer<T>& piece : steps.pieces) to = std::copy_n(piece.data(), piece.size(), to);
+      },
+      r.record);
+}
+
 py::tuple tuple_of(const Account& a) {
   return py::make_tuple(static_cast<int>(a.outcome), a.n_func, a.n_accepted, a.n_rejected, a.t, a.dt);
 }
@@ -190,17 +202,20 @@ AdaptiveRule make_rule(std::vector<double> rtol, std::vector<double> atol, const
 
 template <class T>
 py::object adaptive(const Call& call, Address y0, const std::vector<double>& times, const AdaptiveRule& rule, Address out,
-                    Index most_states) {
+                    Index most_states, bool dense) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
   const T* from = array<T>(y0, cells, "y0");
-  T* to = array<T>(out, cells * static_cast<Index>(times.size()), "out");
+  T* to = dense ? nullptr : array<T>(out, cells * static_cast<Index>(times.size()), "out");
   if (rule.parts.back() != call.features) throw py::value_error("the last of `parts` must end at the last feature");
   if (rule.rtol.size() != 1 && static_cast<Index>(rule.rtol.size()) != call.features) {
     throw py::value_error("tolerances are one number, or one for each feature");
   }
-  auto record = most_states > 0 ? std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, true}) : nullptr;
-  if (record) std::get<Record<T>>(record->record).most_states = std::max<Index>(2, most_states);
+  auto record = most_states > 0 || dense ? std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, true}) : nullptr;
+  if (record) {
+    std::get<Record<T>>(record->record).most_states = most_states > 0 ? std::max<Index>(2, most_states) : 0;
+    std::get<Record<T>>(record->record).dense = dense;
+  }
   Signals signals;
   Account account;
   {
@@ -214,19 +229,23 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
 
 template <class T>
 py::object grid(const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
-                const std::vector<double>& output_x, Address out, Index most_states) {
+                const std::vector<double>& output_x, const std::vector<int>& output_power, Address out, Index most_states) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
-  if (points.empty() || output_step.size() != output_x.size()) throw py::value_error("a grid has points, and outputs a step each");
-  for (const Index step : output_step) {
-    if (step < -1 || step >= static_cast<Index>(points.size()) - 1) throw py::value_error("an output lies in no step");
+  if (points.empty() || output_step.size() != output_x.size() || output_step.size() != output_power.size()) {
+    throw py::value_error("a grid has points, and outputs a step each");
   }
   const T* from = array<T>(y0, cells, "y0");
   T* to = array<T>(out, cells * static_cast<Index>(output_step.size()), "out");
   auto record = std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, false});
   Record<T>& steps = std::get<Record<T>>(record->record);
-  steps.output_step = output_step;
-  steps.output_x = output_x;
+  for (std::size_t o = 0; o < output_step.size(); ++o) {
+    const Output output{output_step[o], output_x[o], output_power[o]};
+    if (output.step < -1 || output.step >= static_cast<Index>(points.size()) - 1 || output.power >= pieces_of(false)) {
+      throw py::value_error("an output lies in no step, or is no part of a straight line");
+    }
+    steps.outputs.push_back(output);
+  }
   steps.most_states = most_states;
   Signals signals;
   Account account;
@@ -269,7 +288,7 @@ py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, 
   if (!std::holds_alternative<Record<T>>(record.record)) throw py::value_error("the record is of another dtype");
   const Record<T>& steps = std::get<Record<T>>(record.record);
   const Index cells = call.rows * call.features;
-  const T* given = array<T>(grad_out, cells * static_cast<Index>(steps.output_step.size()), "grad_out");
+  const T* given = array<T>(grad_out, cells * static_cast<Index>(steps.outputs.size()), "grad_out");
   T* to = array<T>(grad_y0, cells, "grad_y0");
   const auto [arguments, constants] = places_of_gradients<T>(call, grad_arguments, grad_constants);
   Signals signals;
@@ -353,7 +372,9 @@ void register_field(py::module_& m) {
       })
       .def_property_readonly("states", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return static_cast<Index>(steps.states.size()); }, r.record);
-      });
+      })
+      .def_property_readonly("ends", [](const AnyRecord& r) { return std::visit([](const auto& steps) { return steps.t1; }, r.record); })
+      .def("copy_pieces", &copy_pieces, arg("out"));
   py::class_<AnyRowRecord, std::shared_ptr<AnyRowRecord>>(m, "FieldRowRecord", "The accepted steps of each row.")
       .def_property_readonly("states", [](const AnyRowRecord& r) {
         return std::visit(
@@ -377,11 +398,11 @@ void register_field(py::module_& m) {
            arg("threads"), arg("time_is_float32"))
       .def("adaptive",
            [](const Call& call, Address y0, const std::vector<double>& times, const AdaptiveRule& rule, Address out,
-              Index most_states) { return BY_ITEMSIZE(call, adaptive, y0, times, rule, out, most_states); })
+              Index most_states, bool dense) { return BY_ITEMSIZE(call, adaptive, y0, times, rule, out, most_states, dense); })
       .def("grid",
            [](const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
-              const std::vector<double>& output_x, Address out, Index most_states) {
-             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, out, most_states);
+              const std::vector<double>& output_x, const std::vector<int>& output_power, Address out, Index most_states) {
+             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, output_power, out, most_states);
            })
       .def("sweep", [](const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
                        const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {

@@ -23,6 +23,19 @@ std::vector<double> output_weights(const Method& method, double x, bool quartic)
   return w;
 }
 
+std::vector<double> piece_weights(const Method& method, int power, bool quartic) {
+  std::vector<double> w(method.stages);
+  if (!quartic) {
+    if (power == 1) w = method.b;
+    return w;
+  }
+  const QuarticWeights q{QUARTIC_Y1[power], QUARTIC_MID[power], QUARTIC_F0[power], QUARTIC_F1[power]};
+  for (int j = 0; j < method.stages; ++j) {
+    w[j] = q.y1 * method.b[j] + slope_weight(q, method.mid.data(), j, method.stages, 1.0);
+  }
+  return w;
+}
+
 namespace {
 
 // Asks at most every 20 ms.
@@ -84,10 +97,10 @@ class Adaptive {
     double dt = first_step(y0, t, account);
     if (!std::isfinite(dt) && !finite_start()) return end(Outcome::NON_FINITE, dt);
     std::size_t next = 1;
-    write(out);
+    const bool dense = record != nullptr && record->dense;
+    if (!dense) write(out);
     if (record != nullptr) {
-      record->output_step.assign(1, -1);
-      record->output_x.assign(1, 0.0);
+      if (!dense) record->outputs.push_back({-1, 0.0});
       record->keeps_slopes = inner_ == stages_;
       keep(*record);
     }
@@ -117,14 +130,13 @@ class Adaptive {
         return end(Outcome::NON_FINITE, dt);
       }
       for (; next < times.size() && direction_ * times[next] <= direction_ * t1; ++next) {
-        const double x = times[next] == t1 ? 1.0 : (times[next] - t) / (t1 - t);
-        if (record != nullptr) {
-          record->output_step.push_back(static_cast<Index>(record->t.size()));
-          record->output_x.push_back(x);
-        }
-        write_between(out + static_cast<Index>(next) * s_.tiling.rows * s_.features, x, static_cast<T>(signed_dt));
         since_output = 0;
+        if (dense) continue;
+        const double x = times[next] == t1 ? 1.0 : (times[next] - t) / (t1 - t);
+        if (record != nullptr) record->outputs.push_back({static_cast<Index>(record->t.size()), x});
+        write_between(out + static_cast<Index>(next) * s_.tiling.rows * s_.features, x, static_cast<T>(signed_dt));
       }
+      if (dense) keep_pieces(*record, static_cast<T>(signed_dt));
       for (Index i = 0; i < tiles_; ++i) {
         std::swap(y(i), y1(i));
         std::swap(k(i)[0], k(i)[stages_ - 1]);
@@ -270,13 +282,28 @@ class Adaptive {
       for (Index i = 0; i < tiles_; ++i) store_tile(y1(i), s_.features, s_.tiling, i, out);
       return;
     }
-    const std::vector<double> numbers = output_weights(s_.method, x, true);
+    write_combination(out, output_weights(s_.method, x, true), true, dt);
+  }
+
+  // dt sum_j w_j k_j, and the state before the step if it is wanted, of all rows.
+  void write_combination(T* out, const std::vector<double>& numbers, bool with_state, T dt) {
     const Weights<T> w(numbers.data(), stages_);
     over_tiles([&](Evaluator<T>& e, Index i) {
       Buffer<T>& state = scratch();
-      e.combine(state.data(), y(i), w, k(i), dt, s_.features);
+      e.combine(state.data(), with_state ? y(i) : nullptr, w, k(i), dt, s_.features);
       store_tile(state.data(), s_.features, s_.tiling, i, out);
     });
+  }
+
+  // The polynomial of the step that is accepted.
+  void keep_pieces(Record<T>& record, T dt) {
+    const Index cells = s_.tiling.rows * s_.features, step = static_cast<Index>(record.t.size());
+    record.pieces.emplace_back(pieces_of(true) * cells);
+    for (int power = 0; power < pieces_of(true); ++power) {
+      const Output output{step, 0.0, power};
+      record.outputs.push_back(output);
+      write_combination(record.pieces.back().data() + power * cells, piece_weights(s_.method, power, true), output.has_state(), dt);
+    }
   }
 
   Buffer<T> copy_of_state(bool with_slope) {
@@ -291,6 +318,7 @@ class Adaptive {
   }
 
   void keep(Record<T>& record) {
+    if (record.most_states == 0) return;
     const auto halve = [&] {
       Index kept = 0;
       for (std::size_t i = 0; i < record.states.size(); i += 2) std::swap(record.states[kept++], record.states[i]);

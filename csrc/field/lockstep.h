@@ -5,6 +5,16 @@
 
 namespace fastode::field {
 
+// Either the solution at the fraction x of a step, or (power >= 0) the coefficient of x^power of the step's polynomial.
+struct Output {
+  Index step;  // -1: the initial state
+  double x;
+  int power = -1;
+
+  bool is_state() const { return power < 0 && x == 1.0; }  // at the step's end
+  bool has_state() const { return power <= 0; }            // beside slopes, the state at the step's beginning
+};
+
 // Accepted steps, and states between them, tile by tile: after 0, every, 2 every, ... steps, and where the solve ended.
 template <class T>
 struct Record {
@@ -14,8 +24,9 @@ struct Record {
   Index every = 1;
   std::vector<Buffer<T>> states;
   Buffer<T> last;
-  std::vector<Index> output_step;  // the step that an output lies in; -1 for the initial state
-  std::vector<double> output_x;    // where in the step, from 0 to 1
+  std::vector<Output> outputs;
+  bool dense = false;             // the outputs are the polynomials of all steps
+  std::vector<Buffer<T>> pieces;  // of each step [pieces_of, rows, features], where they are not known beforehand to be so many
 };
 
 // Whether the state before a step is kept. Where there would be more than `most`, every other one goes, by `halve`, and `every`
@@ -46,13 +57,14 @@ struct AdaptiveRule {
   std::vector<Index> parts;  // the norm is the largest of those of the parts; where each one ends, in features
 };
 
-// `times` begin with the initial time; `out` is [times, rows, features]. Keeps the steps in `record` unless it is null.
+// `times` begin with the initial time; `out` is [times, rows, features]. Keeps the steps in `record` unless it is null; if it is
+// to be dense, the outputs are its pieces and `out` is not written.
 template <class T>
 Account solve_adaptive(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& times,
                        const AdaptiveRule& rule, T* out, Record<T>* record, Interrupt interrupt);
 
-// Steps between neighbouring `points`; outputs at output_step, output_x of the record, which must be filled in. States are kept
-// if the record may have any.
+// Steps between neighbouring `points`; `out` are the outputs of the record, which must be filled in. States are kept if it may
+// have any.
 template <class T>
 Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& points, T* out,
                    Record<T>& record, Interrupt interrupt);

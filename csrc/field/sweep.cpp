@@ -23,18 +23,20 @@ template <class T>
 struct StepOutputs {
   std::vector<Index> output;
   std::vector<std::vector<double>> weights;
-  std::vector<bool> at_end;
+  std::vector<bool> at_end, has_state;
 };
 
 template <class T>
 std::vector<StepOutputs<T>> outputs_of_steps(const Record<T>& record, const Method& method, bool quartic) {
   std::vector<StepOutputs<T>> steps(record.t.size());
-  for (std::size_t o = 0; o < record.output_step.size(); ++o) {
-    if (record.output_step[o] < 0) continue;
-    StepOutputs<T>& step = steps[record.output_step[o]];
+  for (std::size_t o = 0; o < record.outputs.size(); ++o) {
+    const Output& output = record.outputs[o];
+    if (output.step < 0) continue;
+    StepOutputs<T>& step = steps[output.step];
     step.output.push_back(static_cast<Index>(o));
-    step.weights.push_back(output_weights(method, record.output_x[o], quartic));
-    step.at_end.push_back(record.output_x[o] == 1.0);
+    step.weights.push_back(output.power < 0 ? output_weights(method, output.x, quartic) : piece_weights(method, output.power, quartic));
+    step.at_end.push_back(output.is_state());
+    step.has_state.push_back(output.has_state());
   }
   return steps;
 }
@@ -116,7 +118,7 @@ class TileSweep {
         for (int j = 0; j < last; ++j) {
           if (outs.weights[o][j] != 0.0) add(slope(j), given_, static_cast<T>(outs.weights[o][j]), dt, s_.features);
         }
-        add(carry_, given_, T(1), T(1), s_.features);
+        if (outs.has_state[o]) add(carry_, given_, T(1), T(1), s_.features);
       }
       for (int j = 0; j < b_.count; ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], dt, s_.features);
       add(lambda_, carry_, T(1), T(1), s_.features);
@@ -126,8 +128,8 @@ class TileSweep {
       }
       if (n == 0 || !(shares || chained)) pull(e, slope(0), 0, gradients, lambda_);
     }
-    for (std::size_t o = 0; o < record_.output_step.size(); ++o) {
-      if (record_.output_step[o] >= 0) continue;
+    for (std::size_t o = 0; o < record_.outputs.size(); ++o) {
+      if (record_.outputs[o].step >= 0) continue;
       load_cotangent(output(static_cast<Index>(o)), s_.features, s_.tiling, tile, given_);
       add(lambda_, given_, T(1), T(1), s_.features);
     }
@@ -271,8 +273,8 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
     for (Index tile = setting.tiling.first(group); tile < setting.tiling.first(group + 1) && !stop; ++tile) {
       e.begin_tile(tile);
       load_tile(y0, setting.features, setting.tiling, tile, y);
-      for (std::size_t o = 0; o < record.output_step.size(); ++o) {
-        if (record.output_step[o] < 0) store_tile(y, setting.features, setting.tiling, tile, out + o * setting.tiling.rows * setting.features);
+      for (std::size_t o = 0; o < record.outputs.size(); ++o) {
+        if (record.outputs[o].step < 0) store_tile(y, setting.features, setting.tiling, tile, out + o * setting.tiling.rows * setting.features);
       }
       keep_state(y, 0, tile);
       for (Index n = 0; n < steps; ++n) {
@@ -285,7 +287,8 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
         for (std::size_t o = 0; o < outputs[n].output.size(); ++o) {
           const T* found = y1;
           if (!outputs[n].at_end[o]) {
-            e.combine(state, y, Weights<T>(outputs[n].weights[o].data(), stages), k, dt, setting.features);
+            const T* from = outputs[n].has_state[o] ? y : nullptr;
+            e.combine(state, from, Weights<T>(outputs[n].weights[o].data(), stages), k, dt, setting.features);
             found = state;
           }
           store_tile(found, setting.features, setting.tiling, tile,

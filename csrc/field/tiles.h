@@ -83,6 +83,10 @@ struct Weights {
 // Weights w_j of y(t + x dt) = y + dt sum_j w_j k_j: torchdiffeq's quartic, or a straight line.
 std::vector<double> output_weights(const Method& method, double x, bool quartic);
 
+// The same as a polynomial in x: weights of the coefficient of x^power. That of x^0 is y, without slopes.
+std::vector<double> piece_weights(const Method& method, int power, bool quartic);
+constexpr int pieces_of(bool quartic) { return quartic ? 5 : 2; }
+
 // What does not change during a solve.
 template <class T>
 struct Setting {

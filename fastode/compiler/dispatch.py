@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._env import engine_from_environment
+from ..dense import DenseSolution
 from ..errors import CannotCompile
 from ..fixed_grid import grid_from_step_size
 from ..methods import lookup
@@ -18,6 +19,7 @@ from ..options import controller_of, graph_option, number_option
 from ..problem import check_time
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
+from .dense import DenseJob
 from .engine import AdaptiveSteps, GridSteps, Job, Lowered, solved
 from .gpu.refusal import NotFused
 from .repeat import in_transform, repeat_of
@@ -87,6 +89,85 @@ def solve_natively(
         NotServed: the step loop has to do it (or to say what is wrong with the arguments).
         InvalidArgument, SolverError: as ``odeint``.
     """
+    native, constants, given = _checked(field, y0, t, args, rtol, atol, method, options, divergence)
+    times_move = t.requires_grad and torch.is_grad_enabled()
+    if times_move and (isinstance(given[4], GridSteps) or divergence is not None):
+        raise NotServed("gradients of the times of a grid, or of a density")
+    if divergence is not None:
+        y0 = torch.cat([y0, y0.new_zeros(len(y0), 1)], 1)
+    shape = (len(t), *y0.shape)
+    if times_move:
+        shifts = t - t.detach()
+        y0 = _moved(field, t[0], y0, args, -shifts[0])
+    y = dense(y0)
+    arguments = _arguments_of(native, args)
+    if noise is not None:
+        arguments.append(dense(noise.to(y0.dtype)))
+    job = fused_job(field, y, arguments, constants, given) if on_gpu(y) else Job(*given)
+    if divergence is None and not args and not options and not times_move:
+        request = (shape, y0.dtype, job.times, rtol, atol, method)
+        if request == field.last_request:
+            field.repeat = repeat_of(field, native, job, y0, t, rtol, atol, method)
+        field.last_request = request
+    out = solved(job, y, arguments, constants)
+    if out.shape != shape:
+        out = out.view(shape)
+    if times_move:
+        out = torch.stack([_moved(field, u, y, args, s) for u, y, s in zip(t, out, shifts, strict=True)])
+    return out
+
+
+def dense_natively(
+    field: CompiledField,
+    y0: Any,
+    t: Tensor,
+    args: tuple[Any, ...],
+    rtol: Any,
+    atol: Any,
+    method: str | None,
+    options: Mapping[str, Any] | None,
+) -> tuple[DenseSolution | None, str]:
+    """What ``odeint_dense`` returns, in one native call, or None and the reason why there is none.
+
+    Args:
+        t: [2]; both ends.
+    """
+    try:
+        native, constants, given = _checked(field, y0, t, args, rtol, atol, method, options)
+        if t.requires_grad and torch.is_grad_enabled():
+            raise NotServed("gradients of the ends of a dense solution")
+        if on_gpu(y0):
+            raise NotServed("dense output on a GPU")
+    except NotServed as reason:
+        return None, f"not native: {reason}"
+    job = DenseJob(*given)
+    found = solved(job, dense(y0), _arguments_of(native, args), constants)
+    coefficients = found.view(*found.shape[:2], *y0.shape)
+    return DenseSolution(job.ends, (coefficients,), round_time=np.float32 if job.time_is_float32 else float), ""
+
+
+def _arguments_of(native: Native, args: tuple[Any, ...]) -> list[Tensor]:
+    """The per-row arguments, as they are read."""
+    return [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row] if args else []
+
+
+def _checked(
+    field: CompiledField,
+    y0: Any,
+    t: Any,
+    args: tuple[Any, ...],
+    rtol: Any,
+    atol: Any,
+    method: str | None,
+    options: Mapping[str, Any] | None,
+    divergence: str | None = None,
+) -> tuple[Native, list[Tensor], tuple[Any, ...]]:
+    """The program, its constants, and what a job is made of.
+
+    Raises:
+        NotServed: the step loop has to do it.
+        InvalidArgument: the times or an option are wrong.
+    """
     if options is not None and not isinstance(options, Mapping):
         raise NotServed("options that are not a dict")
     options = options or {}
@@ -103,14 +184,9 @@ def solve_natively(
     check_time("t", t)
     if not tableau.adaptive and t.dtype not in (torch.float32, torch.float64):
         raise NotServed(f"times of dtype {t.dtype}")
-    times_move = t.requires_grad and torch.is_grad_enabled()
-    if times_move and (not tableau.adaptive or divergence is not None):
-        raise NotServed("gradients of the times of a grid, or of a density")
     native, constants, batched = _native_for(field, y0, args, divergence)
     rows = y0.shape[0] if batched else 1
     features = native.lowered.features
-    if divergence is not None:
-        y0 = torch.cat([y0, y0.new_zeros(rows, 1)], 1)
     times: list[float] = t.tolist()
     parts = (features,) if divergence is None else (features - 1, features)
     steps: AdaptiveSteps | GridSteps
@@ -121,27 +197,7 @@ def solve_natively(
     else:
         steps = _standard(tableau, rtol, atol, parts)
     name, float32_times = method or "dopri5", not tableau.adaptive and t.dtype == torch.float32
-    given = (native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
-    shape = (len(times), *y0.shape)
-    if times_move:
-        shifts = t - t.detach()
-        y0 = _moved(field, t[0], y0, args, -shifts[0])
-    y = dense(y0)
-    arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row] if args else []
-    if noise is not None:
-        arguments.append(dense(noise.to(y0.dtype)))
-    job = fused_job(field, y, arguments, constants, given) if on_gpu(y) else Job(*given)
-    if divergence is None and not args and not options and not times_move:
-        request = (shape, y0.dtype, times, rtol, atol, method)
-        if request == field.last_request:
-            field.repeat = repeat_of(field, native, job, y0, t, rtol, atol, method)
-        field.last_request = request
-    out = solved(job, y, arguments, constants)
-    if out.shape != shape:
-        out = out.view(shape)
-    if times_move:
-        out = torch.stack([_moved(field, u, y, args, s) for u, y, s in zip(t, out, shifts, strict=True)])
-    return out
+    return native, constants, (native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
 
 
 def on_gpu(y: Tensor) -> bool:
@@ -316,4 +372,4 @@ def _grid(t: Tensor, times: list[float], options: Mapping[str, Any]) -> GridStep
         start, end = points[step], points[step + 1]
         output_step.append(step)
         output_x.append(1.0 if time == end else float((number(time) - number(start)) / (number(end) - number(start))))
-    return GridSteps(points, output_step, output_x)
+    return GridSteps(points, output_step, output_x, [-1] * len(output_step))

@@ -182,11 +182,13 @@ class GridSteps:
     Attributes:
         points: ends of the steps.
         output_step, output_x: where each output lies; step -1 is the initial state.
+        output_power: -1 for the state there, p for the coefficient of x^p of the step's polynomial.
     """
 
     points: list[float]
     output_step: list[int]
     output_x: list[float]
+    output_power: list[int]
 
 
 @dataclass
@@ -218,22 +220,55 @@ class Job:
         Raises:
             StepSizeUnderflow, TooManySteps, NonFiniteState: the solve failed.
         """
+        steps = self.steps
+        out = torch.empty((len(self.times), self.rows, self.features), dtype=y0.dtype)
+        if isinstance(steps, AdaptiveSteps):
+            return out, self._chosen(steps, y0, arguments, constants, keep, out)
+        return out, self._given(steps, y0, arguments, constants, keep, out)
+
+    def _chosen(
+        self,
+        steps: AdaptiveSteps,
+        y0: Tensor,
+        arguments: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        keep: bool,
+        out: Tensor | None,
+    ) -> Any:
+        """The record of chosen steps; without ``out``, with their polynomials."""
+        stats = self._begin()
+        call = self._call(self.lowered.forward, y0, arguments, constants)
+        most_states = most_states_within(self.memory, y0, self.tableau, chained=True) if keep else 0
+        address = 0 if out is None else out.data_ptr()
+        found = call.adaptive(y0.data_ptr(), self.times, steps.native, address, most_states, out is None)
+        return self._end(found, stats)
+
+    def _given(
+        self,
+        steps: GridSteps,
+        y0: Tensor,
+        arguments: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        keep: bool,
+        out: Tensor,
+    ) -> Any:
+        """The record of given steps."""
+        stats = self._begin()
+        call = self._call(self.lowered.forward, y0, arguments, constants)
+        most_states = most_states_within(self.memory, y0, self.tableau) if keep else 0
+        outputs = (steps.output_step, steps.output_x, steps.output_power)
+        return self._end(call.grid(y0.data_ptr(), steps.points, *outputs, out.data_ptr(), most_states), stats)
+
+    def _begin(self) -> SolveStats:
         stats = new_stats(self.name)
         stats.engine = "compiled"
-        lowered, steps = self.lowered, self.steps
-        most_states = most_states_within(self.memory, y0, self.tableau, chained=True) if keep else 0
-        out = torch.empty((len(self.times), self.rows, self.features), dtype=y0.dtype)
-        call = self._call(lowered.forward, y0, arguments, constants)
-        if isinstance(steps, AdaptiveSteps):
-            account, record = call.adaptive(y0.data_ptr(), self.times, steps.native, out.data_ptr(), most_states)
-        else:
-            account, record = call.grid(
-                y0.data_ptr(), steps.points, steps.output_step, steps.output_x, out.data_ptr(), most_states
-            )
-        outcome, stats.n_func, stats.n_accepted, stats.n_rejected, stats.t, stats.dt = account
+        return stats
+
+    def _end(self, found: tuple[_native.Account, Any], stats: SolveStats) -> Any:
+        (outcome, stats.n_func, stats.n_accepted, stats.n_rejected, stats.t, stats.dt), record = found
         if outcome != SOLVED:
             raise self._failure(outcome, stats)
-        return out, record
+        return record
 
     def sweep(
         self,
@@ -344,7 +379,7 @@ def differentiable_once(backward: Callable[..., Gradients]) -> Callable[..., Gra
 
 
 def solved(job: Job, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]) -> Tensor:
-    """The states at the outputs, [T, rows, features]; by a node if an input requires grad."""
+    """What the job comes to, such as states [T, rows, features]; by a node if an input requires grad."""
     if torch.is_grad_enabled() and (y0.requires_grad or any(x.requires_grad for x in (*arguments, *constants))):
         out: Tensor = NativeSolve.apply(job, y0, len(arguments), *arguments, *constants)
         return out

@@ -17,6 +17,12 @@ FASTODE_HD QuarticWeights quartic_weights(double x) {
   return {xx * (-5.0 + x * (14.0 - 8.0 * x)), 16.0 * xx * u * u, x * u * u * (1.0 - 2.0 * x), xx * u * (1.0 - 2.0 * x)};
 }
 
+// The same weights as polynomials: the coefficients of x^0 .. x^4.
+constexpr double QUARTIC_Y1[5] = {0.0, 0.0, -5.0, 14.0, -8.0};
+constexpr double QUARTIC_MID[5] = {0.0, 0.0, 16.0, -32.0, 16.0};
+constexpr double QUARTIC_F0[5] = {0.0, 1.0, -4.0, 5.0, -2.0};
+constexpr double QUARTIC_F1[5] = {0.0, 0.0, 1.0, -3.0, 2.0};
+
 // Weight of slope j out of `stages`; k[0] is the slope at the start of the step and k[stages - 1] the slope at its end.
 template <class T>
 FASTODE_HD double slope_weight(const QuarticWeights& q, const T* mid, int j, int stages, double dt) {

@@ -91,8 +91,7 @@ Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states 
   } else {
     std::vector<double> points;
     for (int i = 0; i <= 30; ++i) points.push_back(i / 30.0);
-    record.output_step = {-1, 8, 29};
-    record.output_x = {0.0, 1.0, 1.0};
+    record.outputs = {{-1, 0.0}, {8, 1.0}, {29, 1.0}};
     r.forward = solve_grid<T>(setting, engine, y0.data(), points, r.out.data(), record, {});
   }
   CHECK(r.forward.outcome == Outcome::FINISHED);
