@@ -111,6 +111,7 @@ class FieldRecord:
 class FieldRowRecord:
     @property
     def states(self) -> int: ...
+    def copy_pieces(self, t: int, dt: int, out: int) -> None: ...
 
 #: outcome, evaluations, accepted and rejected steps, time reached, next step
 Account = tuple[int, int, int, int, float, float]
@@ -161,6 +162,7 @@ class FieldCall:
         outputs: tuple[int, int, int],
         count: int,
         most_states: int,
+        dense: bool,
     ) -> FieldRowRecord | None: ...
     def sweep_rows(
         self,
@@ -169,6 +171,7 @@ class FieldCall:
         t_last: int,
         grad_out: int,
         count: int,
+        grad_pieces: int,
         grad_y: int,
         grad_arguments: Sequence[int],
         grad_constants: Sequence[int],

@@ -173,12 +173,12 @@ def solve(
     chosen = select(parts, engine, rows=True)
     native, note = None, ""
     if isinstance(func, CompiledField):
-        asked = {"an event": events, "dense output": dense, "jump_t": bool(jumps.any()), "`params`": params is not None}
+        asked = {"an event": events, "jump_t": bool(jumps.any()), "`params`": params is not None}
         engine = engine or engine_from_environment()
         asked |= {f"gradient={gradient!r}": gradient != "discrete", f"engine={engine!r}": engine is not None}
         refused = next((name for name, given in asked.items() if given), "")
         native, note = rows_natively(
-            refused, func, problem, tableau, rule, max_steps, size is not None, bool(stop_t.shape[1])
+            refused, func, problem, tableau, rule, max_steps, size is not None, bool(stop_t.shape[1]), dense
         )
     stats.engine, stats.reason = ("compiled", "") if native else (chosen.name, note or chosen.reason)
     if params is None:  # a compiled field knows its own

@@ -306,11 +306,32 @@ struct AnyRowRecord {
   std::variant<std::vector<RowRecord<float>>, std::vector<RowRecord<double>>> rows;
 };
 
+// Starts, sizes and polynomials of all steps, [steps], [steps] and [steps, coefficients, features], one row after the other.
+void copy_row_pieces(const AnyRowRecord& r, Address t, Address dt, Address out) {
+  std::visit(
+      [&]<class T>(const std::vector<RowRecord<T>>& rows) {
+        Index steps = 0, total = 0;
+        for (const RowRecord<T>& row : rows) {
+          steps += row.steps();
+          total += static_cast<Index>(row.pieces.size());
+        }
+        double* starts = array<double>(t, steps, "t");
+        double* sizes = array<double>(dt, steps, "dt");
+        T* to = array<T>(out, total, "out");
+        for (const RowRecord<T>& row : rows) {
+          for (Index n = 0; n < row.steps(); ++n) *starts++ = row.t(n);
+          sizes = std::copy(row.dt.begin(), row.dt.end(), sizes);
+          to = std::copy(row.pieces.begin(), row.pieces.end(), to);
+        }
+      },
+      r.rows);
+}
+
 template <class T>
 py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits,
                           std::int64_t max_steps, bool choose_first, Address y, const std::array<Address, 2>& tolerances,
                           const std::array<Index, 2>& strides, const std::array<Address, 3>& outputs, Index count,
-                          Index most_states) {
+                          Index most_states, bool dense) {
   const Bound<T> bound(call);
   const RowState state = row_state(call.rows, arrays);
   const Index cells = call.rows * call.features;
@@ -321,14 +342,14 @@ py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, 
                                 array<Index>(outputs[1], call.rows, "next"), array<T>(outputs[2], cells * count, "out")};
   const RowRule rule{row_limits(limits, max_steps), choose_first};
   T* states = array<T>(y, cells, "y");
-  auto record = most_states > 0 ? std::make_shared<AnyRowRecord>(AnyRowRecord{std::vector<RowRecord<T>>()}) : nullptr;
+  auto record = most_states > 0 || dense ? std::make_shared<AnyRowRecord>(AnyRowRecord{std::vector<RowRecord<T>>()}) : nullptr;
   Signals signals;
   bool done;
   {
     const py::gil_scoped_release release;
     done = solve_rows<T>(bound.setting(), bound.engine(), state, rule, states, tolerance, times,
-                         record ? &std::get<std::vector<RowRecord<T>>>(record->rows) : nullptr, std::max<Index>(2, most_states),
-                         {&Signals::asked, &signals});
+                         record ? &std::get<std::vector<RowRecord<T>>>(record->rows) : nullptr,
+                         {most_states > 0 ? std::max<Index>(2, most_states) : 0, dense}, {&Signals::asked, &signals});
   }
   if (!done) throw py::error_already_set();
   return py::cast(record);
@@ -336,20 +357,23 @@ py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, 
 
 template <class T>
 void backward_each_row(const Call& call, const AnyRowRecord& record, Address y, Address t_last, Address grad_out, Index count,
-                       Address grad_y, const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
+                       Address grad_pieces, Address grad_y, const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
   const Bound<T> bound(call);
   const auto [arguments, constants] = places_of_gradients<T>(call, grad_arguments, grad_constants);
   if (!std::holds_alternative<std::vector<RowRecord<T>>>(record.rows)) throw py::value_error("the record is of another dtype");
   const auto& rows = std::get<std::vector<RowRecord<T>>>(record.rows);
   if (static_cast<Index>(rows.size()) != call.rows) throw py::value_error("the record is of another number of rows");
   const Index cells = call.rows * call.features;
+  Index steps = 0;
+  for (const RowRecord<T>& row : rows) steps += row.steps();
+  const T* pieces = grad_pieces == 0 ? nullptr : array<T>(grad_pieces, steps * pieces_of(true) * call.features, "grad_pieces");
   Signals signals;
   bool done;
   {
     const py::gil_scoped_release release;
     done = sweep_rows<T>(bound.setting(), bound.engine(), rows, array<T>(y, cells, "y"), array<double>(t_last, call.rows, "t_last"),
-                         array<T>(grad_out, cells * count, "grad_out"), count, array<T>(grad_y, cells, "grad_y"), arguments,
-                         constants, {&Signals::asked, &signals});
+                         array<T>(grad_out, cells * count, "grad_out"), count, pieces, array<T>(grad_y, cells, "grad_y"),
+                         arguments, constants, {&Signals::asked, &signals});
   }
   if (!done) throw py::error_already_set();
 }
@@ -384,7 +408,8 @@ void register_field(py::module_& m) {
               return kept;
             },
             r.rows);
-      });
+      })
+      .def("copy_pieces", &copy_row_pieces, arg("t"), arg("dt"), arg("out"));
   py::class_<Call>(m, "FieldCall", "A program, a method, and the addresses of a call.")
       .def(py::init([](std::shared_ptr<Program> program, std::shared_ptr<Method> method, int itemsize, Index rows,
                        Index features, std::vector<Address> constants, std::vector<Address> arguments, int threads,
@@ -411,14 +436,15 @@ void register_field(py::module_& m) {
       .def("rows",
            [](const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits, std::int64_t max_steps,
               bool choose_first, Address y, const std::array<Address, 2>& tolerances, const std::array<Index, 2>& strides,
-              const std::array<Address, 3>& outputs, Index count, Index most_states) {
+              const std::array<Address, 3>& outputs, Index count, Index most_states, bool dense) {
              return BY_ITEMSIZE(call, solve_each_row, arrays, limits, max_steps, choose_first, y, tolerances, strides, outputs,
-                                count, most_states);
+                                count, most_states, dense);
            })
       .def("sweep_rows", [](const Call& call, const AnyRowRecord& record, Address y, Address t_last, Address grad_out, Index count,
-                            Address grad_y, const std::vector<Address>& grad_arguments,
+                            Address grad_pieces, Address grad_y, const std::vector<Address>& grad_arguments,
                             const std::vector<Address>& grad_constants) {
-        BY_ITEMSIZE(call, backward_each_row, record, y, t_last, grad_out, count, grad_y, grad_arguments, grad_constants);
+        BY_ITEMSIZE(call, backward_each_row, record, y, t_last, grad_out, count, grad_pieces, grad_y, grad_arguments,
+                    grad_constants);
       });
 }
 

@@ -19,7 +19,7 @@ template <class T>
 class RowSweep {
  public:
   RowSweep(const Setting<T>& setting, const Engine<T>& engine, const std::vector<RowRecord<T>>& record, const T* y_last,
-           const double* t_last, const T* grad_out, Index count)
+           const double* t_last, const T* grad_out, Index count, const T* grad_pieces, const std::vector<Index>& first_piece)
       : s_(setting),
         engine_(engine),
         record_(record),
@@ -27,6 +27,8 @@ class RowSweep {
         t_last_(t_last),
         grad_out_(grad_out),
         count_(count),
+        grad_pieces_(grad_pieces),
+        first_piece_(first_piece),
         times_(3 * engine.lanes),
         tile_(setting, engine, setting.method.stages, &times_[0], &times_[engine.lanes], &times_[2 * engine.lanes]),
         lanes_(engine.lanes),
@@ -41,6 +43,9 @@ class RowSweep {
         lane_(lanes_) {
     for (const std::int32_t argument : engine.program.differentiated) {
       argument_sums_.emplace_back(padded_to(engine.program.arguments[argument].width * lanes_, PAD));
+    }
+    for (int power = 0; power < pieces_of(true) && grad_pieces != nullptr; ++power) {
+      piece_weights_.push_back(piece_weights(setting.method, power, true));
     }
   }
 
@@ -122,6 +127,7 @@ class RowSweep {
       if (l < count) {
         lane.steps = r.steps();
         lane.outputs_end = outputs + r.outputs.size();
+        lane.needs_last = grad_pieces_ != nullptr;
         for (const Output& o : r.outputs) lane.needs_last |= o.step == lane.steps - 1 && o.x != 1.0;
       }
       tile_.load_arguments(l, row);
@@ -196,8 +202,13 @@ class RowSweep {
       for (const Output* o = lane.outputs_end; o != lane.outputs_begin && o[-1].step == n; --o) {
         if (o[-1].x == 1.0) continue;
         any = true;
-        const T w = static_cast<T>(output_weights(s_.method, o[-1].x, true)[stages_ - 1] * record_[lane.row].dt[n]);
-        for (Index f = 0; f < n_; ++f) slope(0)[f * lanes_ + l] += w * given(lane, o[-1])[f];
+        const double w = output_weights(s_.method, o[-1].x, true)[stages_ - 1];
+        add_to_lane(slope(0), l, w * record_[lane.row].dt[n], given(lane, o[-1]));
+      }
+      if (grad_pieces_ == nullptr || n >= lane.steps) continue;
+      any = true;
+      for (int power = 1; power < pieces_of(true); ++power) {
+        add_to_lane(slope(0), l, piece_weights_[power][stages_ - 1] * record_[lane.row].dt[n], given_piece(lane, n, power));
       }
     }
     return any;
@@ -210,17 +221,33 @@ class RowSweep {
         const Output& o = lane.outputs_end[-1];
         const T* g = given(lane, o);
         if (o.x == 1.0) {
-          for (Index f = 0; f < n_; ++f) lambda_[f * lanes_ + l] += g[f];
+          add_to_lane(lambda_, l, 1.0, g);
           continue;
         }
-        const std::vector<double> w = output_weights(s_.method, o.x, true);
-        for (int j = 0; j < last_; ++j) {
-          const T weight = static_cast<T>(w[j] * record_[lane.row].dt[n]);
-          for (Index f = 0; f < n_; ++f) slope(j)[f * lanes_ + l] += weight * g[f];
-        }
-        for (Index f = 0; f < n_; ++f) carry_[f * lanes_ + l] += g[f];
+        add_to_slopes(l, output_weights(s_.method, o.x, true), record_[lane.row].dt[n], g);
+        add_to_lane(carry_, l, 1.0, g);
+      }
+      if (grad_pieces_ == nullptr || n >= lane.steps) continue;
+      add_to_lane(carry_, l, 1.0, given_piece(lane, n, 0));
+      for (int power = 1; power < pieces_of(true); ++power) {
+        add_to_slopes(l, piece_weights_[power], record_[lane.row].dt[n], given_piece(lane, n, power));
       }
     }
+  }
+
+  // The cotangents of the slopes that step n itself evaluates, from dt sum_j w_j k_j.
+  void add_to_slopes(Index l, const std::vector<double>& w, double dt, const T* g) const {
+    for (int j = 0; j < last_; ++j) {
+      if (w[j] != 0.0) add_to_lane(slope(j), l, w[j] * dt, g);
+    }
+  }
+
+  void add_to_lane(T* total, Index l, double w, const T* g) const {
+    for (Index f = 0; f < n_; ++f) total[f * lanes_ + l] += static_cast<T>(w) * g[f];
+  }
+
+  const T* given_piece(const Lane& lane, Index n, int power) const {
+    return grad_pieces_ + ((first_piece_[lane.row] + n) * pieces_of(true) + power) * n_;
   }
 
   // The vector-Jacobian product of the evaluation in `slot`, with the cotangent of its slope; see TileSweep.
@@ -246,6 +273,8 @@ class RowSweep {
   const double* t_last_;
   const T* grad_out_;
   Index count_;
+  const T* grad_pieces_;
+  const std::vector<Index>& first_piece_;  // of each row, among the pieces of all
   std::vector<double> times_;
   RowTile<T> tile_;
   Index lanes_, n_;
@@ -256,6 +285,7 @@ class RowSweep {
   Buffer<T> memory_, segment_;
   T *y_, *lambda_, *carry_;
   std::vector<Lane> lane_;
+  std::vector<std::vector<double>> piece_weights_;
   std::vector<Buffer<T>> argument_sums_;
 };
 
@@ -263,15 +293,21 @@ class RowSweep {
 
 template <class T>
 bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::vector<RowRecord<T>>& record, const T* y_last,
-                const double* t_last, const T* grad_out, Index count, T* grad_y, const std::vector<T*>& grad_arguments,
-                const std::vector<T*>& grad_constants, Interrupt interrupt) {
-  std::vector<Index> rows;
+                const double* t_last, const T* grad_out, Index count, const T* grad_pieces, T* grad_y,
+                const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, Interrupt interrupt) {
+  std::vector<Index> rows, first_piece;
   // A row that nothing depends on is left out: the derivatives of one that failed need not be finite.
   const auto matters = [&](const T* g, Index n) { return std::any_of(g, g + n, [](T x) { return x != T(0); }); };
   const Index features = setting.features;
+  Index pieces = 0;
   for (Index r = 0; r < setting.tiling.rows; ++r) {
-    if (record[r].dt.empty()) continue;
-    if (matters(grad_y + r * features, features) || matters(grad_out + r * count * features, count * features)) rows.push_back(r);
+    first_piece.push_back(pieces);
+    const Index steps = record[r].steps();
+    const bool wanted = matters(grad_y + r * features, features) || matters(grad_out + r * count * features, count * features) ||
+                        (grad_pieces != nullptr && matters(grad_pieces + pieces * pieces_of(true) * features,
+                                                           steps * pieces_of(true) * features));
+    if (wanted && steps > 0) rows.push_back(r);
+    pieces += steps;
   }
   std::stable_sort(rows.begin(), rows.end(), [&](Index a, Index b) { return record[a].steps() > record[b].steps(); });
   const Tiling tiling(static_cast<Index>(rows.size()), engine.lanes, MOST_GROUPS);
@@ -279,7 +315,7 @@ bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::v
   Stop stop(interrupt);
   auto task = [&](Index group) {
     groups[group] = std::make_unique<Gradients<T>>(engine);
-    RowSweep<T> row_sweep(setting, engine, record, y_last, t_last, grad_out, count);
+    RowSweep<T> row_sweep(setting, engine, record, y_last, t_last, grad_out, count, grad_pieces, first_piece);
     for (Index i = tiling.first(group); i < tiling.first(group + 1) && !stop; ++i) {
       row_sweep.run(rows.data() + i * tiling.lanes, tiling.rows_in(i), grad_y, grad_arguments, *groups[group], stop);
       stop.check();
@@ -291,10 +327,10 @@ bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::v
 }
 
 template bool sweep_rows<float>(const Setting<float>&, const Engine<float>&, const std::vector<RowRecord<float>>&,
-                                const float*, const double*, const float*, Index, float*, const std::vector<float*>&,
-                                const std::vector<float*>&, Interrupt);
+                                const float*, const double*, const float*, Index, const float*, float*,
+                                const std::vector<float*>&, const std::vector<float*>&, Interrupt);
 template bool sweep_rows<double>(const Setting<double>&, const Engine<double>&, const std::vector<RowRecord<double>>&,
-                                 const double*, const double*, const double*, Index, double*, const std::vector<double*>&,
-                                 const std::vector<double*>&, Interrupt);
+                                 const double*, const double*, const double*, Index, const double*, double*,
+                                 const std::vector<double*>&, const std::vector<double*>&, Interrupt);
 
 }  // namespace fastode::field

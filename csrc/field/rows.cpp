@@ -28,7 +28,7 @@ class RowSolver {
  public:
   RowSolver(const Setting<T>& setting, const Engine<T>& engine, const RowState& state, const RowRule& rule, T* y,
             const RowTolerances<T>& tolerances, const RowOutputTimes<T>& outputs, std::vector<RowRecord<T>>* record,
-            Index most_states, const Buffer<T>& first_slopes)
+            Keeping keeping, const Buffer<T>& first_slopes)
       : s_(setting),
         engine_(engine),
         all_(state),
@@ -37,7 +37,7 @@ class RowSolver {
         tolerances_(tolerances),
         outputs_(outputs),
         record_(record),
-        most_states_(most_states),
+        keeping_(keeping),
         first_slopes_(first_slopes),
         states_(engine.lanes, state),
         tile_(setting, engine, 1, states_.lanes().t, states_.lanes().dt, states_.lanes().t1),
@@ -55,6 +55,10 @@ class RowSolver {
         error_weights_(setting.method.error.data(), stages_),
         began_(3 * lanes_),
         row_(lanes_, -1) {
+    for (int power = 0; power < pieces_of(true) && keeping.pieces; ++power) {
+      const std::vector<double> weights = piece_weights(setting.method, power, true);
+      piece_weights_.emplace_back(weights.begin(), weights.end());
+    }
     for (int i = 0; i < stages_; ++i) k_[i] = memory_.data() + i * tile_.size();
     y_ = memory_.data() + stages_ * tile_.size();
     y1_ = y_ + tile_.size();
@@ -245,11 +249,25 @@ class RowSolver {
       for (Index i = 2; i < kept; i += 2) std::copy_n(&r.states[i * n_], n_, &r.states[i / 2 * n_]);
       r.states.resize((kept + 1) / 2 * n_);
     };
-    if (is_kept(r.steps(), kept, most_states_, r.every, halve)) {
+    if (keeping_.most_states > 0 && is_kept(r.steps(), kept, keeping_.most_states, r.every, halve)) {
       for (Index f = 0; f < n_; ++f) r.states.push_back(y_[f * lanes_ + l]);
     }
+    if (keeping_.pieces) note_pieces(l, static_cast<T>(dt), r.pieces);
     r.dt.push_back(dt);
     r.t1.push_back(t1);
+  }
+
+  void note_pieces(Index l, T dt, std::vector<T>& pieces) const {
+    for (int power = 0; power < pieces_of(true); ++power) {
+      for (Index f = 0; f < n_; ++f) pieces.push_back(combined(l, f, power == 0, piece_weights_[power], dt));
+    }
+  }
+
+  // dt sum_j w_j k_j in a lane, and its state before the step if it is wanted.
+  T combined(Index l, Index f, bool with_state, const std::vector<T>& w, T dt) const {
+    T sum = T(0);
+    for (int j = 0; j < stages_; ++j) sum += w[j] * k_[j][f * lanes_ + l];
+    return with_state ? y_[f * lanes_ + l] + dt * sum : dt * sum;
   }
 
   void write_outputs(Index l, double t, double dt, double t1) {
@@ -263,12 +281,9 @@ class RowSolver {
       if (x == 1.0) {
         store_lane(y1_, l, to);
       } else {
-        const std::vector<double> w = output_weights(s_.method, x, true);
-        for (Index f = 0; f < n_; ++f) {
-          T sum = T(0);
-          for (int j = 0; j < stages_; ++j) sum += static_cast<T>(w[j]) * k_[j][f * lanes_ + l];
-          to[f] = y_[f * lanes_ + l] + tile_.dt()[l] * sum;
-        }
+        const std::vector<double> weights = output_weights(s_.method, x, true);
+        const std::vector<T> w(weights.begin(), weights.end());
+        for (Index f = 0; f < n_; ++f) to[f] = combined(l, f, true, w, tile_.dt()[l]);
       }
       if (record_ != nullptr) {
         RowRecord<T>& r = (*record_)[row];
@@ -286,7 +301,7 @@ class RowSolver {
   const RowTolerances<T>& tolerances_;
   const RowOutputTimes<T>& outputs_;
   std::vector<RowRecord<T>>* record_;
-  Index most_states_;
+  Keeping keeping_;
   const Buffer<T>& first_slopes_;
   LaneStates states_;
   RowTile<T> tile_;
@@ -297,6 +312,7 @@ class RowSolver {
   Index tolerance_features_;
   Buffer<T> rtol_, atol_, mask_, sums_;
   Weights<T> b_, error_weights_;
+  std::vector<std::vector<T>> piece_weights_;
   std::vector<double> began_;
   std::vector<Index> row_;
   T* k_[MAX_FIELD_STAGES];
@@ -308,7 +324,7 @@ class RowSolver {
 template <class T>
 bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowState& state, const RowRule& rule, T* y,
                 const RowTolerances<T>& tolerances, const RowOutputTimes<T>& outputs, std::vector<RowRecord<T>>* record,
-                Index most_states, Interrupt interrupt) {
+                Keeping keeping, Interrupt interrupt) {
   const Index rows = setting.tiling.rows;
   if (record != nullptr) record->resize(rows);
   const Buffer<T> slopes(rows * setting.features);
@@ -317,12 +333,12 @@ bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowSta
   Stop stop(interrupt);
   const Index workers = std::max<Index>(1, std::min<Index>(setting.threads, setting.tiling.tiles));
   auto begin = [&](Index worker) {
-    RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, most_states, slopes);
+    RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, keeping, slopes);
     solver.begin_rows(rows * worker / workers, rows * (worker + 1) / workers, slopes);
   };
   if (setting.method.ends_with_slope || rule.choose_first) parallel_for(workers, setting.threads, begin);
   auto work = [&](Index) {
-    RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, most_states, slopes);
+    RowSolver<T> solver(setting, engine, state, rule, y, tolerances, outputs, record, keeping, slopes);
     solver.run(queue, stop);
   };
   parallel_for(workers, setting.threads, work);
@@ -331,9 +347,9 @@ bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowSta
 
 template bool solve_rows<float>(const Setting<float>&, const Engine<float>&, const RowState&, const RowRule&, float*,
                                 const RowTolerances<float>&, const RowOutputTimes<float>&, std::vector<RowRecord<float>>*,
-                                Index, Interrupt);
+                                Keeping, Interrupt);
 template bool solve_rows<double>(const Setting<double>&, const Engine<double>&, const RowState&, const RowRule&, double*,
                                  const RowTolerances<double>&, const RowOutputTimes<double>&,
-                                 std::vector<RowRecord<double>>*, Index, Interrupt);
+                                 std::vector<RowRecord<double>>*, Keeping, Interrupt);
 
 }  // namespace fastode::field

@@ -35,10 +35,17 @@ struct RowRecord {
   std::vector<double> dt, t1;
   Index every = 1;
   std::vector<T> states;  // [ceil(steps / every), features]
+  std::vector<T> pieces;  // [steps, pieces_of, features]: the polynomials of all steps, if they are kept
   std::vector<Output> outputs;
 
   Index steps() const { return static_cast<Index>(dt.size()); }
   double t(Index step) const { return step == 0 ? start : t1[step - 1]; }
+};
+
+// What the record keeps of a row.
+struct Keeping {
+  Index most_states = 0;  // none, or two at least
+  bool pieces = false;
 };
 
 struct RowRule {
@@ -46,18 +53,18 @@ struct RowRule {
   bool choose_first;  // where a row's size is NaN
 };
 
-// Rows begin in `state` with their `size` set or NaN; `y` are the states, which become the last good ones. The record, unless it
-// is null, keeps `most_states` of a row, two at least.
+// Rows begin in `state` with their `size` set or NaN; `y` are the states, which become the last good ones. The record may be null.
 template <class T>
 bool solve_rows(const Setting<T>& setting, const Engine<T>& engine, const RowState& state, const RowRule& rule, T* y,
                 const RowTolerances<T>& tolerances, const RowOutputTimes<T>& outputs, std::vector<RowRecord<T>>* record,
-                Index most_states, Interrupt interrupt);
+                Keeping keeping, Interrupt interrupt);
 
 // Gradients of sum(grad_out * out) + sum(grad_y * y_last): `grad_out` [rows, count, features]; `grad_y` [rows, features] is of
-// the last states, at `t_last`, and becomes that of the initial ones; see sweep() for the others.
+// the last states, at `t_last`, and becomes that of the initial ones; see sweep() for the others. `grad_pieces` is null, or of the
+// pieces of all rows, one row after the other.
 template <class T>
 bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::vector<RowRecord<T>>& record, const T* y_last,
-                const double* t_last, const T* grad_out, Index count, T* grad_y, const std::vector<T*>& grad_arguments,
-                const std::vector<T*>& grad_constants, Interrupt interrupt);
+                const double* t_last, const T* grad_out, Index count, const T* grad_pieces, T* grad_y,
+                const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, Interrupt interrupt);
 
 }  // namespace fastode::field

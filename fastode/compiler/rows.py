@@ -19,9 +19,11 @@ from ..gradients.rows import Run, Solved, plain
 from ..kernels.native.control import limits_of
 from ..problem import Problem
 from ..rows.clock import RowsClock
+from ..rows.dense import Pieces
 from ..rows.outputs import RowOutputs
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
+from .dense import QUARTIC
 from .dispatch import NotServed, check_state_and_arguments, dense, on_gpu, ready
 from .engine import GradientPlaces, differentiable_once, most_states_within, native_method
 
@@ -35,6 +37,7 @@ class NativeRows:
     Args:
         first_step: whether the first steps are given.
         stops: whether steps must end at given times.
+        dense_output: whether the polynomials of all steps are wanted.
 
     Raises:
         NotServed: the step loop has to do it.
@@ -49,6 +52,7 @@ class NativeRows:
         max_steps: int,
         first_step: bool,
         stops: bool,
+        dense_output: bool,
     ) -> None:
         y0, args = problem.y0[0], problem.field.args
         if problem.spec is not None:
@@ -61,9 +65,9 @@ class NativeRows:
         self.inputs = (arguments, constants)
         self.field, self.tableau, self.controller, self.max_steps = field, tableau, controller, max_steps
         self.choose_first = not first_step
-        self.prepare(y0, stops)
+        self.prepare(y0, stops, dense_output)
 
-    def prepare(self, y0: Tensor, stops: bool) -> None:
+    def prepare(self, y0: Tensor, stops: bool, dense_output: bool) -> None:
         """What the engine needs beside that.
 
         Raises:
@@ -88,8 +92,11 @@ class NativeRows:
             (outputs.due.data_ptr(), outputs.next.data_ptr(), outputs.ys[0].data_ptr()),
             outputs.ts.shape[1],
             most_states_within(self.field.memory, y, self.tableau) if keep else 0,
+            outputs.dense,
         )
         self._account(problem, clock)
+        if outputs.dense:
+            outputs.pieces = [_pieces(record, clock.all.n_accepted, y)]
         return record
 
     def _account(self, problem: Problem, clock: RowsClock) -> None:
@@ -108,14 +115,26 @@ class NativeRows:
         if not torch.is_grad_enabled() or not any(x.requires_grad for x in tensors):
             return plain(problem, run)
         box: list[Solved] = []
-        ys, y = _NativeRows.apply(self, problem, run, box, *tensors)
-        return replace(box.pop(), ys=(ys,), y=(y,))
+        ys, y, *quartics = _NativeRows.apply(self, problem, run, box, *tensors)
+        return replace(box.pop(), ys=(ys,), y=(y,), quartics=tuple(quartics))
 
     def sweep(
-        self, outputs: RowOutputs, y: Tensor, grads: tuple[Tensor, Tensor], inputs: Sequence[Tensor], wanted: Any
+        self,
+        outputs: RowOutputs,
+        y: Tensor,
+        grads: tuple[Tensor, Tensor],
+        grad_quartics: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        wanted: Any,
     ) -> list[Tensor | None]:
-        """Gradients of the per-row arguments and the constants; that of ``y0`` takes the place of the last states'."""
+        """Gradients of the per-row arguments and the constants; that of ``y0`` takes the place of the last states'.
+
+        Args:
+            grads: cotangents of the outputs and of the last states.
+            grad_quartics: that of the polynomials, or none.
+        """
         grad_ys, grad_y = grads
+        quartics = [g.contiguous() for g in grad_quartics]
         n = sum(self.native.per_row)
         places = GradientPlaces(inputs, n, wanted)
         program = self.native.lowered.adjoint(places.constants, places.arguments)
@@ -126,6 +145,7 @@ class NativeRows:
             t.data_ptr(),
             grad_ys.data_ptr(),
             grad_ys.shape[1],
+            quartics[0].data_ptr() if quartics and quartics[0].numel() else 0,
             grad_y.data_ptr(),
             *places.addresses,
         )
@@ -153,24 +173,33 @@ class _NativeRows(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, rows: NativeRows, problem: Problem, run: Run, box: list[Solved], *tensors: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         solved = plain(problem, run, "states")
         box.append(solved)
         ctx.rows, ctx.outputs = rows, solved.outputs
         y = solved.y[0]
         ctx.save_for_backward(y, *tensors[1:])
-        return solved.ys[0], y
+        return solved.ys[0], y, *solved.quartics
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, grad_ys: Tensor, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_ys: Tensor, grad_y: Tensor, *grad_quartics: Tensor) -> tuple[Tensor | None, ...]:
         outputs: RowOutputs = ctx.outputs
         y, *inputs = ctx.saved_tensors
         grad_ys, bar = grad_ys.contiguous(), grad_y.clone(memory_format=torch.contiguous_format)
         at_end = outputs.at_end
         bar[at_end] += grad_ys[at_end, outputs.next[at_end] - 1]
-        found = ctx.rows.sweep(outputs, y, (grad_ys, bar), inputs, ctx.needs_input_grad[5:])
+        found = ctx.rows.sweep(outputs, y, (grad_ys, bar), grad_quartics, inputs, ctx.needs_input_grad[5:])
         return None, None, None, None, bar, *found
+
+
+def _pieces(record: _native.FieldRowRecord, n_accepted: Tensor, y: Tensor) -> Pieces:
+    """The polynomials of all steps, one row after the other."""
+    rows = torch.arange(len(y)).repeat_interleave(n_accepted)
+    t, dt = torch.empty(2, len(rows), dtype=torch.float64).unbind()
+    quartics = y.new_empty(len(rows), QUARTIC, *y.shape[1:])
+    record.copy_pieces(t.data_ptr(), dt.data_ptr(), quartics.data_ptr())
+    return Pieces(rows, t, dt, (quartics,))
 
 
 def _tolerances(problem: Problem, y: Tensor) -> tuple[list[Tensor], tuple[int, int]]:

@@ -151,6 +151,52 @@ def test_options_of_rows():
         assert_alike(ours, loop, 1e-8)
 
 
+@pytest.mark.parametrize("memory", [None, 1])
+@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("rows", [1, 3, 37])
+def test_dense_output_is_that_of_the_loop(rows, method, memory):
+    y0, mu = states(rows)
+    spans = (torch.zeros(rows), torch.linspace(-0.6, 1.5, rows) + 0.01)
+    # given steps: the error estimate of dopri8, and with it its steps, magnify rounding
+    steps = {"first_step": 0.08, "min_step": 0.08, "max_step": 0.08, "rtol": 1e-3, "atol": 1e-3}
+    asked = {"t_span": spans, "args": (mu,), "method": method, "dense": True, **steps}
+    x = torch.tensor([0.0, 0.31, 0.77, 1.0])
+    found = []
+    for field in (fastode.compile(van_der_pol, memory=memory), van_der_pol):
+        with fastode.stats() as log:
+            solution = fastode.solve(field, y0, **asked)
+        values = solution.sol(spans[1][:, None] * x)
+        weights = torch.cos(torch.arange(values.numel(), dtype=values.dtype)).view_as(values)
+        loss = (values * weights).sum() + solution.ys.square().sum()
+        found.append((served(log), solution, values, torch.autograd.grad(loss, [y0, mu])))
+    (engine, ours, values, got), (_, loop, expected, wanted) = found
+    assert engine == "compiled"
+    assert_alike(ours, loop, 1e-12)
+    torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10 * float(b.abs().max()))
+    with torch.no_grad():
+        plain = fastode.solve(fastode.compile(van_der_pol), y0, **asked)
+        assert torch.equal(plain.sol(spans[1][:, None] * x), values)
+
+
+def test_dense_output_of_rows_that_fail_or_have_no_span():
+    y0 = torch.tensor([[4.0], [0.1], [float("nan")], [9.0], [1.0]], dtype=torch.float64, requires_grad=True)
+    spans = (torch.zeros(5), torch.tensor([1.0, 1.0, 1.0, -0.5, 0.0]))
+    t = torch.tensor([[0.5, 0.9], [0.01, 1.0], [0.0, 0.5], [-0.1, -0.5], [0.0, 0.0]])
+    found = []
+    for field in (fastode.compile(root), root):
+        solution = fastode.solve(field, y0, spans, max_steps=200, dense=True)
+        values = solution.sol(t)
+        found.append((values, *torch.autograd.grad(values.nan_to_num().sum(), y0)))
+    (values, grad), (expected, wanted) = found
+    assert torch.equal(values.isnan(), expected.isnan())
+    torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+    others = [0, 2, 3, 4]  # the second row ends where the square root has no derivative
+    assert grad[others].isfinite().all()
+    torch.testing.assert_close(grad[others], wanted[others], rtol=1e-8, atol=1e-10)
+
+
 def test_a_row_is_the_same_alone_and_in_any_batch():
     y0, mu = states(70, torch.float32)
     field = fastode.compile(van_der_pol)
@@ -248,7 +294,6 @@ def test_no_rows_and_states_of_more_axes():
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ({"dense": True}, "dense output"),
         ({"event_fn": lambda t, y: y[:, 0] - 0.5}, "an event"),
         ({"jump_t": torch.tensor([0.5])}, "jump_t"),
         ({"gradient": "autograd"}, "gradient='autograd'"),

@@ -29,7 +29,9 @@ class FusedRows(NativeRows):
         NotServed: the step loop has to do it.
     """
 
-    def prepare(self, y0: Tensor, stops: bool) -> None:
+    def prepare(self, y0: Tensor, stops: bool, dense_output: bool) -> None:
+        if dense_output:
+            raise NotServed("dense output on a GPU")
         if stops:
             raise NotServed("times on which steps must end, on a GPU")
         if self.field.memory is not None:
@@ -73,7 +75,13 @@ class FusedRows(NativeRows):
         )  # fmt: skip
 
     def sweep(
-        self, outputs: RowOutputs, y: Tensor, grads: tuple[Tensor, Tensor], inputs: Sequence[Tensor], wanted: Any
+        self,
+        outputs: RowOutputs,
+        y: Tensor,
+        grads: tuple[Tensor, Tensor],
+        grad_quartics: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        wanted: Any,
     ) -> list[Tensor | None]:
         """Gradients of the per-row arguments and the constants; that of ``y0`` takes the place of the last states'."""
         n = sum(self.native.per_row)

@@ -174,6 +174,21 @@ def test_failures_are_those_of_the_cpu(on_gpu: Callable[[bool], None]) -> None:
     ("why", "solve"),
     [
         ("a memory budget", lambda f, y, t: fastode.odeint(fastode.compile(f, memory=1000), y, t)),
+        ("a memory budget", lambda f, y, t: fastode.solve(fastode.compile(f, memory=1000), y, t_eval=t)),
+        ("dense output on a GPU", lambda f, y, t: fastode.odeint_dense(fastode.compile(f), y, *t)),
+        ("dense output on a GPU", lambda f, y, t: fastode.solve(fastode.compile(f), y, t_eval=t, dense=True)),
+        (
+            "not at the new state",
+            lambda f, y, t: fastode.odeint(fastode.compile(f), y, t, method="fehlberg2", rtol=1e-3),
+        ),
+        (
+            "not at the new state",
+            lambda f, y, t: fastode.solve(fastode.compile(f), y, t_eval=t, method="adaptive_heun"),
+        ),
+        (
+            "error estimate",
+            lambda f, y, t: fastode.solve(fastode.compile(f), y, t_eval=t, method="rk4", first_step=0.5),
+        ),
         ("steps must end", lambda f, y, t: fastode.solve(fastode.compile(f), y, t_eval=t, step_t=t[:1] + 0.5)),
     ],
 )

@@ -169,7 +169,7 @@ std::vector<T> rows_solved_and_swept(Index rows, int threads, Kind kind, Index m
   const T rtol = T(1e-5), atol = T(1e-6);
   std::vector<RowRecord<T>> record;
   CHECK(solve_rows<T>(setting, engine, state, rule, y.data(), {&rtol, &atol, 0, 0}, {times.data(), 1, next.data(), out.data()},
-                      &record, most_states, {}));
+                      &record, {most_states, false}, {}));
   for (Index i = 0; i < rows * FEATURES; ++i) {
     const double rate = RATES[i % FEATURES], end = t_end[i / FEATURES];
     CHECK(close(y[i], y0[i] * std::exp(rate * end), 1e-3));
@@ -178,7 +178,8 @@ std::vector<T> rows_solved_and_swept(Index rows, int threads, Kind kind, Index m
   for (Index r = 0; r < rows; ++r) CHECK(status[r] == static_cast<std::int32_t>(Status::FINISHED) && next[r] == 1);
 
   std::vector<T> grad_matrix(matrix.size());
-  CHECK(sweep_rows<T>(setting, engine, record, y.data(), t.data(), grad_out.data(), 1, grad_y.data(), {}, {grad_matrix.data()}, {}));
+  CHECK(sweep_rows<T>(setting, engine, record, y.data(), t.data(), grad_out.data(), 1, nullptr, grad_y.data(), {},
+                      {grad_matrix.data()}, {}));
   for (Index i = 0; i < rows * FEATURES; ++i) {
     CHECK(close(grad_y[i], std::exp(RATES[i % FEATURES] * t_end[i / FEATURES] / 2), 1e-3));
   }
