@@ -16,7 +16,7 @@ from ..errors import CannotCompile
 from ..fixed_grid import grid_from_step_size
 from ..methods import lookup
 from ..options import controller_of, graph_option, number_option
-from ..problem import check_time
+from ..problem import check_time, check_tolerance
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
 from .dense import DenseJob
@@ -192,10 +192,11 @@ def _checked(
     steps: AdaptiveSteps | GridSteps
     if not tableau.adaptive:
         steps = _grid(t, times, options)
-    elif options:
-        steps = _adaptive(tableau, rtol, atol, options, parts)
-    else:
+    elif not options and type(rtol) is float and type(atol) is float:
         steps = _standard(tableau, rtol, atol, parts)
+    else:
+        tolerances = _tolerances(rtol, atol, y0, batched, divergence is None)
+        steps = _adaptive(tableau, *tolerances, options, parts)
     name, float32_times = method or "dopri5", not tableau.adaptive and t.dtype == torch.float32
     return native, constants, (native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
 
@@ -314,16 +315,15 @@ def dense(x: Tensor) -> Tensor:
     return x if x.is_contiguous() and not x.is_neg() else x.resolve_neg().contiguous()
 
 
-def _standard(tableau: ButcherTableau, rtol: Any, atol: Any, parts: tuple[int, ...]) -> AdaptiveSteps:
+def _standard(tableau: ButcherTableau, rtol: float, atol: float, parts: tuple[int, ...]) -> AdaptiveSteps:
     """Without options; kept, as most solves are like the one before."""
-    if type(rtol) is not float or type(atol) is not float:
-        return _adaptive(tableau, rtol, atol, {}, parts)
     key = (id(tableau), rtol, atol, parts)
     known = _known_steps.get(key)
     if known is None:
         if len(_known_steps) > 1000:
             _known_steps.clear()
-        known = _known_steps[key] = (tableau, _adaptive(tableau, rtol, atol, {}, parts))
+        steps = _adaptive(tableau, [_number(rtol)], [_number(atol)], {}, parts)
+        known = _known_steps[key] = (tableau, steps)
     return known[1]
 
 
@@ -331,18 +331,54 @@ def _standard(tableau: ButcherTableau, rtol: Any, atol: Any, parts: tuple[int, .
 _known_steps: dict[tuple[int, float, float, tuple[int, ...]], tuple[ButcherTableau, AdaptiveSteps]] = {}
 
 
+def _number(tol: Any) -> float:
+    if not isinstance(tol, float | int) or not tol >= 0:
+        raise NotServed("tolerances that are not numbers or tensors")
+    return float(tol)
+
+
+def _tolerances(rtol: Any, atol: Any, y0: Tensor, batched: bool, tensors: bool) -> tuple[list[float], list[float]]:
+    """One number each, or one for each feature if either is a tensor that says so.
+
+    Args:
+        tensors: whether they may be tensors.
+
+    Raises:
+        NotServed: something else, or rows have tolerances of their own.
+        InvalidArgument: a tensor does not broadcast with the state, is negative or requires grad.
+    """
+    row = y0.shape[1:] if batched else y0.shape
+    found = []
+    for name, tol in (("rtol", rtol), ("atol", atol)):
+        if not tensors or not isinstance(tol, Tensor):
+            found.append(torch.tensor(_number(tol), dtype=torch.float64))
+            continue
+        (checked,) = check_tolerance(name, tol, (y0,), None, torch.float64)
+        each = torch.as_tensor(checked, dtype=torch.float64).cpu()
+        if each.ndim > len(row):
+            if each.shape[0] != 1:
+                raise NotServed("tolerances of each row")
+            each = each[0]
+        found.append(each)
+    if any(each.numel() > 1 for each in found):
+        found = [each.expand(row) for each in found]
+    relative, absolute = (each.flatten().tolist() for each in found)
+    return relative, absolute
+
+
 def _adaptive(
-    tableau: ButcherTableau, rtol: Any, atol: Any, options: Mapping[str, Any], parts: tuple[int, ...]
+    tableau: ButcherTableau,
+    rtol: list[float],
+    atol: list[float],
+    options: Mapping[str, Any],
+    parts: tuple[int, ...],
 ) -> AdaptiveSteps:
-    for tol in (rtol, atol):
-        if not isinstance(tol, float | int) or not tol >= 0:
-            raise NotServed("tolerances that are not numbers")
     o = dict(options)
     graph_option(o)
     c = controller_of(tableau.order, o)
     return AdaptiveSteps(
-        [float(rtol)],
-        [float(atol)],
+        rtol,
+        atol,
         (float(c.order), c.safety, c.factor_min, c.factor_max, c.dt_min, c.dt_max),
         number_option(o, "first_step", 0.0) if "first_step" in o else 0.0,
         number_option(o, "max_num_steps", 2**31 - 1),

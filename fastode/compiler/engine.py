@@ -154,6 +154,7 @@ class AdaptiveSteps:
     """Steps chosen by the controller; all numbers in units of t.
 
     Attributes:
+        rtol, atol: one number each, or one for each feature.
         limits: order, safety, least and largest factor, least and largest step.
         first_step: 0 for Hairer's heuristic.
         parts: where each part of the state ends, in features; the error norm is the largest of theirs.

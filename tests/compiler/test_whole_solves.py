@@ -103,6 +103,26 @@ def test_options_of_the_controller_mean_the_same(method, options):
     assert_same(func, y0, t, leaves=list(func.parameters()), method=method, rtol=1e-6, atol=1e-6, options=options)
 
 
+@pytest.mark.parametrize(
+    ("rtol", "atol"),
+    [
+        (torch.tensor(1e-4), 1e-6),
+        (1e-5, torch.tensor([1e-3, 1e-9])),
+        (torch.tensor([[1e-3, 1e-6]]), torch.tensor(1e-7)),
+        (torch.tensor([[1e-5], [1e-7]]), torch.logspace(-3, -8, 6).view(1, 2, 3)),
+        (torch.tensor([1e-5]), torch.zeros(1)),
+    ],
+)
+def test_tolerances_of_features(rtol, atol):
+    shape = (5, 2, 3) if torch.as_tensor(atol).ndim == 3 else (5, 2)
+
+    def rotated(t: Tensor, y: Tensor) -> Tensor:
+        return torch.sin(3 * y + t) * torch.linspace(0.1, 2.0, shape[-1])
+
+    found = assert_same(rotated, torch.randn(shape, requires_grad=True), torch.tensor(FORWARD), rtol=rtol, atol=atol)
+    assert found.stats.n_accepted > 1
+
+
 @pytest.mark.parametrize("tolerance", [(1e-3, 1e-9), (0.0, 1e-5), (1e-5, 0.0), (0, 1)], ids=str)
 def test_tolerances_mean_the_same(tolerance):
     rtol, atol = tolerance
