@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .engine import AdaptiveSteps, GridSteps, Job
-
-#: coefficients of a step's polynomial: of the quartic between chosen steps, of the line between given ones
-QUARTIC, LINE = 5, 2
+from .engine import Job
+from .steps import LINE, QUARTIC, AdaptiveSteps, lines
 
 
 @dataclass
@@ -43,10 +41,3 @@ class DenseJob(Job):
         self.ends = steps.points
         out = torch.empty((len(steps.points) - 1, LINE, *shape), dtype=y0.dtype)
         return out, self._given(lines(steps.points), y0, arguments, constants, keep, out)
-
-
-def lines(points: list[float]) -> GridSteps:
-    """Steps between neighbouring points whose outputs are their polynomials."""
-    count = len(points) - 1
-    of_steps = [step for step in range(count) for _ in range(LINE)]
-    return GridSteps(points, of_steps, [0.0] * len(of_steps), [*range(LINE)] * count)

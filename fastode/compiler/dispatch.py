@@ -1,8 +1,7 @@
-"""Which solves of compiled fields the native engine serves, and with what settings."""
+"""Which solves of compiled fields the native engine serves."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,31 +12,19 @@ from torch import Tensor
 from .._env import engine_from_environment
 from ..dense import DenseSolution
 from ..errors import CannotCompile
-from ..fixed_grid import grid_from_step_size
 from ..methods import lookup
-from ..options import controller_of, graph_option, number_option
-from ..problem import check_time, check_tolerance
+from ..problem import check_time
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
 from .dense import DenseJob
-from .engine import AdaptiveSteps, GridSteps, Job, Lowered, solved
+from .engine import Job, Lowered, solved
 from .gpu.refusal import NotFused
+from .refusal import NotServed
 from .repeat import in_transform, repeat_of
+from .steps import OF_CHOSEN_STEPS, OF_GIVEN_STEPS, AdaptiveSteps, GridSteps, chosen_steps, given_steps
 
 if TYPE_CHECKING:
     from .gpu.fused import FusedProgram
-
-_ADAPTIVE = frozenset(
-    [
-        "first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps",
-        "cuda_graph",  # its launches are few as it is
-    ]
-)  # fmt: skip
-_GRID = frozenset(["step_size", "interp"])
-
-
-class NotServed(Exception):
-    """The native engine does not solve this; the text says why."""
 
 
 def natively(
@@ -172,7 +159,7 @@ def _checked(
         raise NotServed("options that are not a dict")
     options = options or {}
     tableau = _tableau(method)
-    if options and (other := options.keys() - (_ADAPTIVE if tableau.adaptive else _GRID)):
+    if options and (other := options.keys() - (OF_CHOSEN_STEPS if tableau.adaptive else OF_GIVEN_STEPS)):
         raise NotServed(f"option {min(other, key=str)!r}")
     if divergence is None and field.calls_back:
         raise NotServed("callbacks")
@@ -190,13 +177,10 @@ def _checked(
     times: list[float] = t.tolist()
     parts = (features,) if divergence is None else (features - 1, features)
     steps: AdaptiveSteps | GridSteps
-    if not tableau.adaptive:
-        steps = _grid(t, times, options)
-    elif not options and type(rtol) is float and type(atol) is float:
-        steps = _standard(tableau, rtol, atol, parts)
+    if tableau.adaptive:
+        steps = chosen_steps(tableau, rtol, atol, options, y0, batched, parts)
     else:
-        tolerances = _tolerances(rtol, atol, y0, batched, divergence is None)
-        steps = _adaptive(tableau, *tolerances, options, parts)
+        steps = given_steps(t, times, options)
     name, float32_times = method or "dopri5", not tableau.adaptive and t.dtype == torch.float32
     return native, constants, (native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
 
@@ -313,99 +297,3 @@ def ready(field: CompiledField, y: Tensor, args: tuple[Any, ...], **kind: Any) -
 def dense(x: Tensor) -> Tensor:
     """``x`` as its memory is read: contiguous, its negation (of a view of a conjugate) done."""
     return x if x.is_contiguous() and not x.is_neg() else x.resolve_neg().contiguous()
-
-
-def _standard(tableau: ButcherTableau, rtol: float, atol: float, parts: tuple[int, ...]) -> AdaptiveSteps:
-    """Without options; kept, as most solves are like the one before."""
-    key = (id(tableau), rtol, atol, parts)
-    known = _known_steps.get(key)
-    if known is None:
-        if len(_known_steps) > 1000:
-            _known_steps.clear()
-        steps = _adaptive(tableau, [_number(rtol)], [_number(atol)], {}, parts)
-        known = _known_steps[key] = (tableau, steps)
-    return known[1]
-
-
-#: steps of :func:`_standard`; each tableau is kept alive beside them
-_known_steps: dict[tuple[int, float, float, tuple[int, ...]], tuple[ButcherTableau, AdaptiveSteps]] = {}
-
-
-def _number(tol: Any) -> float:
-    if not isinstance(tol, float | int) or not tol >= 0:
-        raise NotServed("tolerances that are not numbers or tensors")
-    return float(tol)
-
-
-def _tolerances(rtol: Any, atol: Any, y0: Tensor, batched: bool, tensors: bool) -> tuple[list[float], list[float]]:
-    """One number each, or one for each feature if either is a tensor that says so.
-
-    Args:
-        tensors: whether they may be tensors.
-
-    Raises:
-        NotServed: something else, or rows have tolerances of their own.
-        InvalidArgument: a tensor does not broadcast with the state, is negative or requires grad.
-    """
-    row = y0.shape[1:] if batched else y0.shape
-    found = []
-    for name, tol in (("rtol", rtol), ("atol", atol)):
-        if not tensors or not isinstance(tol, Tensor):
-            found.append(torch.tensor(_number(tol), dtype=torch.float64))
-            continue
-        (checked,) = check_tolerance(name, tol, (y0,), None, torch.float64)
-        each = torch.as_tensor(checked, dtype=torch.float64).cpu()
-        if each.ndim > len(row):
-            if each.shape[0] != 1:
-                raise NotServed("tolerances of each row")
-            each = each[0]
-        found.append(each)
-    if any(each.numel() > 1 for each in found):
-        found = [each.expand(row) for each in found]
-    relative, absolute = (each.flatten().tolist() for each in found)
-    return relative, absolute
-
-
-def _adaptive(
-    tableau: ButcherTableau,
-    rtol: list[float],
-    atol: list[float],
-    options: Mapping[str, Any],
-    parts: tuple[int, ...],
-) -> AdaptiveSteps:
-    o = dict(options)
-    graph_option(o)
-    c = controller_of(tableau.order, o)
-    return AdaptiveSteps(
-        rtol,
-        atol,
-        (float(c.order), c.safety, c.factor_min, c.factor_max, c.dt_min, c.dt_max),
-        number_option(o, "first_step", 0.0) if "first_step" in o else 0.0,
-        number_option(o, "max_num_steps", 2**31 - 1),
-        number_option(o, "max_total_steps", math.inf),
-        parts,
-    )
-
-
-def _grid(t: Tensor, times: list[float], options: Mapping[str, Any]) -> GridSteps:
-    if options.get("interp", "linear") != "linear":
-        raise NotServed("option 'interp'")
-    step_size = options.get("step_size")
-    if isinstance(step_size, Tensor) and step_size.requires_grad:
-        raise NotServed("a step size that requires grad")
-    points = times
-    number: Any = np.float32 if t.dtype == torch.float32 else float
-    if step_size is not None:
-        number_option(dict(options), "step_size", 0.0)
-        direction = -1.0 if len(times) > 1 and times[1] < times[0] else 1.0
-        points = grid_from_step_size(step_size, t.detach(), direction).tolist()
-    output_step, output_x = [-1], [0.0]
-    step = 0
-    sign = 1.0 if len(times) < 2 or times[1] > times[0] else -1.0
-    for time in times[1:]:
-        while sign * points[step + 1] < sign * time:
-            step += 1
-        start, end = points[step], points[step + 1]
-        output_step.append(step)
-        output_x.append(1.0 if time == end else float((number(time) - number(start)) / (number(end) - number(start))))
-    return GridSteps(points, output_step, output_x, [-1] * len(output_step))

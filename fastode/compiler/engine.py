@@ -22,6 +22,7 @@ from .derive import adjoint
 from .gpu.refusal import NotFused
 from .lower import lower
 from .program import Program
+from .steps import AdaptiveSteps, GridSteps
 
 if TYPE_CHECKING:
     from .gpu.fused import FusedProgram
@@ -147,49 +148,6 @@ def _flops(program: Program, v: int) -> int:
     if op.name == "affine":
         return 2 * op.width * program.ops[op.inputs[0]].width
     return 10 * op.width if op.inputs else 0
-
-
-@dataclass
-class AdaptiveSteps:
-    """Steps chosen by the controller; all numbers in units of t.
-
-    Attributes:
-        rtol, atol: one number each, or one for each feature.
-        limits: order, safety, least and largest factor, least and largest step.
-        first_step: 0 for Hairer's heuristic.
-        parts: where each part of the state ends, in features; the error norm is the largest of theirs.
-    """
-
-    rtol: list[float]
-    atol: list[float]
-    limits: tuple[float, float, float, float, float, float]
-    first_step: float
-    max_steps: float
-    max_total_steps: float
-    parts: Sequence[int]
-
-    @functools.cached_property
-    def native(self) -> _native.FieldSteps:
-        """The same as the engine takes them."""
-        return _native.FieldSteps(
-            self.rtol, self.atol, self.limits, self.first_step, self.max_steps, self.max_total_steps, self.parts
-        )
-
-
-@dataclass
-class GridSteps:
-    """Given steps.
-
-    Attributes:
-        points: ends of the steps.
-        output_step, output_x: where each output lies; step -1 is the initial state.
-        output_power: -1 for the state there, p for the coefficient of x^p of the step's polynomial.
-    """
-
-    points: list[float]
-    output_step: list[int]
-    output_x: list[float]
-    output_power: list[int]
 
 
 @dataclass

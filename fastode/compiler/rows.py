@@ -23,9 +23,10 @@ from ..rows.dense import Pieces
 from ..rows.outputs import RowOutputs
 from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
-from .dense import QUARTIC
-from .dispatch import NotServed, check_state_and_arguments, dense, on_gpu, ready
+from .dispatch import check_state_and_arguments, dense, on_gpu, ready
 from .engine import GradientPlaces, differentiable_once, most_states_within, native_method
+from .refusal import NotServed
+from .steps import QUARTIC
 
 #: a row takes at least about so many evaluations, between which no thread waits for another
 _EVALUATIONS = 50

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastode.compiler.engine import GridSteps, Job, Lowered
+from fastode.compiler.engine import Job, Lowered
 from fastode.compiler.evaluate import evaluate
 from fastode.compiler.program import Builder, Program
+from fastode.compiler.steps import GridSteps
 from fastode.methods import lookup
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...kernels.upload import upload
 from ...tableau import ButcherTableau
-from ..engine import GridSteps
+from ..steps import GridSteps
 from . import source
 from .attempt import stage_loop
 from .coefficients import coefficients_of

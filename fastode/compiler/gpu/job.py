@@ -20,7 +20,8 @@ from ...kernels.row_state import FINISHED, NON_FINITE, TOO_MANY_STEPS
 from ...kernels.triton import DeviceState
 from ...kernels.upload import upload
 from ...stats import SolveStats, new_stats
-from ..engine import BROKEN, TOO_MANY, UNDERFLOW, AdaptiveSteps, GridSteps, Job
+from ..engine import BROKEN, TOO_MANY, UNDERFLOW, Job
+from ..steps import AdaptiveSteps, GridSteps
 from .fused import FusedProgram
 from .fused_sweep import FusedSweep, Swept
 from .grid import solve_grid

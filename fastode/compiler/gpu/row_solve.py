@@ -13,7 +13,8 @@ from ...device.progress import on_device_of
 from ...problem import Problem
 from ...rows.clock import RowsClock
 from ...rows.outputs import RowOutputs
-from ..dispatch import NotServed, fused_program
+from ..dispatch import fused_program
+from ..refusal import NotServed
 from ..rows import NativeRows
 from .rows import RowRecord, solve_rows
 from .sweep_rows import sweep_rows

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...kernels.upload import upload
 from ...tableau import ButcherTableau
-from ..engine import GridSteps
+from ..steps import GridSteps
 from .adjoint_field import AdjointField
 from .coefficients import coefficients_of
 from .field import indented, of_rows

@@ -10,7 +10,6 @@ import torch
 from compiler.fields import lotka_volterra
 from compiler.registry import Wrapped
 
-from fastode.compiler.engine import GridSteps
 from fastode.compiler.gpu.configurations import settings_for
 from fastode.compiler.gpu.evaluate import evaluate
 from fastode.compiler.gpu.fused import FusedProgram
@@ -18,6 +17,7 @@ from fastode.compiler.gpu.grid import solve_grid
 from fastode.compiler.gpu.kernels import Kernels
 from fastode.compiler.gpu.rows import RowRecord, solve_rows
 from fastode.compiler.gpu.step import attempt_step
+from fastode.compiler.steps import GridSteps
 from fastode.controller import Controller
 from fastode.kernels.row_state import RowState
 from fastode.methods import lookup

@@ -10,13 +10,14 @@ from compiler.fields import lotka_volterra
 from torch import Tensor
 
 import fastode
-from fastode.compiler.engine import GridSteps, Job, Lowered
+from fastode.compiler.engine import Job, Lowered
 from fastode.compiler.evaluate import evaluate as by_torch
 from fastode.compiler.gpu.configurations import settings_for
 from fastode.compiler.gpu.fused import FusedProgram
 from fastode.compiler.gpu.grid import solve_grid
 from fastode.compiler.gpu.rows import RowRecord, solve_rows
 from fastode.compiler.gpu.step import attempt_step
+from fastode.compiler.steps import GridSteps
 from fastode.controller import Controller
 from fastode.kernels.row_state import RowState
 from fastode.methods import lookup

@@ -8,8 +8,9 @@ from compiler.fields import pendulum
 from compiler.solving import FIXED
 from torch import Tensor
 
-from fastode.compiler.engine import GridSteps, Job, Lowered
+from fastode.compiler.engine import Job, Lowered
 from fastode.compiler.gpu.grid import solve_grid
+from fastode.compiler.steps import GridSteps
 from fastode.methods import lookup
 from gpu.fields import Traced, traced, wide
 

@@ -7,9 +7,10 @@ import torch
 from compiler.fields import lotka_volterra
 from torch import Tensor
 
-from fastode.compiler.engine import GridSteps, Job, Lowered
+from fastode.compiler.engine import Job, Lowered
 from fastode.compiler.gpu.grid import solve_grid
 from fastode.compiler.gpu.sweep import sweep_grid
+from fastode.compiler.steps import GridSteps
 from fastode.methods import lookup
 from gpu.fields import Traced, traced, wide
 from gpu.sweeps import close, sweeps
