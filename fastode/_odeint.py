@@ -64,15 +64,12 @@ def odeint(
 
     Reference: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., II.4 (step size control).
     """
-    reason, compiled = "", None
+    reason = ""
     if isinstance(func, CompiledField):
         served, reason = natively(func, y0, t, args, rtol, atol, method, options, event_fn)
         if served is not None:
             return served
-        compiled = func
-        func = func.uncompiled
-    request = prepare(func, y0, t, args, rtol, atol, method, options, reason, compiled)
-    return solve(request, event_fn)
+    return solve(prepare(func, y0, t, args, rtol, atol, method, options, reason), event_fn)
 
 
 @outside_graphs
@@ -141,10 +138,6 @@ def odeint_adjoint(
     if not all(isinstance(p, Tensor) for p in params):
         other = next(p for p in params if not isinstance(p, Tensor))
         raise UnsupportedInput(f"`adjoint_params` must hold tensors, but holds a {type(other).__name__}")
-    compiled = None
-    if isinstance(func, CompiledField):
-        compiled = func
-        func = func.uncompiled
     kept = tuple(p for p in params if p.requires_grad)
     if len(kept) != len(params) and callable(adjoint_options.get("norm")):
         warnings.warn(
@@ -152,7 +145,7 @@ def odeint_adjoint(
             "adjoint pass, and will not appear as a tensor in the adjoint norm.",
             stacklevel=2,
         )
-    request = prepare(func, y0, t, args, rtol, atol, method, options, reason, compiled)
+    request = prepare(func, y0, t, args, rtol, atol, method, options, reason)
     backward = Settings(
         rtol=rtol if adjoint_rtol is None else adjoint_rtol,
         atol=atol if adjoint_atol is None else adjoint_atol,
@@ -217,14 +210,12 @@ def odeint_dense(
     like = t0 if isinstance(t0, Tensor) else t1 if isinstance(t1, Tensor) else None
     dtype = torch.float64 if like is None else like.dtype
     t = torch.stack([torch.as_tensor(v, dtype=dtype).reshape(()) for v in (t0, t1)])
-    reason, compiled = "", None
+    reason = ""
     if isinstance(func, CompiledField):
         served, reason = dense_natively(func, y0, t, args, rtol, atol, method, options)
         if served is not None:
             return served
-        compiled = func
-        func = func.uncompiled
-    return dense_solution(prepare(func, y0, t, args, rtol, atol, method, options, reason, compiled))
+    return dense_solution(prepare(func, y0, t, args, rtol, atol, method, options, reason))
 
 
 def find_parameters(module: nn.Module) -> list[Tensor]:

@@ -300,9 +300,16 @@ def prepare(
     method: str | None,
     options: dict[str, Any] | None,
     note: str = "",
-    compiled: CompiledField | None = None,
 ) -> Request:
-    """Check the arguments of a call, in torchdiffeq's order and with its types of exception."""
+    """Check the arguments of a call, in torchdiffeq's order and with its types of exception.
+
+    Args:
+        note: why a compiled field was not solved natively.
+    """
+    from .compiler.compiled import CompiledField  # which needs the names above
+
+    compiled = func if isinstance(func, CompiledField) else None
+    func = func if compiled is None else compiled.uncompiled
     if not callable(func):
         raise UnsupportedInput(f"`func` must be callable as func(t, y), but is a {type(func).__name__}")
     parts, spec = check_state(y0)
