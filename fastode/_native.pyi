@@ -86,6 +86,7 @@ class FieldSteps:
         max_steps: float,
         max_total_steps: float,
         parts: Sequence[int],
+        stops: Sequence[float],
     ) -> None: ...
 
 class FieldWatch:

@@ -187,7 +187,8 @@ py::tuple tuple_of(const Account& a) {
 }
 
 AdaptiveRule make_rule(std::vector<double> rtol, std::vector<double> atol, const std::array<double, 6>& limits,
-                       double first_step, double max_steps, double max_total_steps, std::vector<Index> parts) {
+                       double first_step, double max_steps, double max_total_steps, std::vector<Index> parts,
+                       std::vector<double> stops) {
   Index end = 0;
   for (const Index part : parts) {
     if (part <= end) throw py::value_error("`parts` must rise");
@@ -197,7 +198,7 @@ AdaptiveRule make_rule(std::vector<double> rtol, std::vector<double> atol, const
     throw py::value_error("there must be parts, and as many relative as absolute tolerances");
   }
   return {std::move(rtol), std::move(atol), {limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]},
-          first_step,      max_steps,       max_total_steps, std::move(parts)};
+          first_step,      max_steps,       max_total_steps, std::move(parts), std::move(stops)};
 }
 
 template <class T>
@@ -389,7 +390,7 @@ void register_field(py::module_& m) {
       .def(py::init(&make_method), arg("c"), arg("a"), arg("b"), arg("error"), arg("mid"), arg("ends_with_slope"));
   py::class_<AdaptiveRule>(m, "FieldSteps", "How steps are chosen and judged.")
       .def(py::init(&make_rule), arg("rtol"), arg("atol"), arg("limits"), arg("first_step"), arg("max_steps"),
-           arg("max_total_steps"), arg("parts"));
+           arg("max_total_steps"), arg("parts"), arg("stops"));
   py::class_<AnyRecord, std::shared_ptr<AnyRecord>>(m, "FieldRecord", "The accepted steps of a solve.")
       .def_property_readonly("steps", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return static_cast<Index>(steps.t.size()); }, r.record);

@@ -96,7 +96,7 @@ class Adaptive {
 
     double dt = first_step(y0, t, account);
     if (!std::isfinite(dt) && !finite_start()) return end(Outcome::NON_FINITE, dt);
-    std::size_t next = 1;
+    std::size_t next = 1, stop = 0;
     const bool dense = record != nullptr && record->dense;
     if (!dense) write(out);
     if (record != nullptr) {
@@ -111,9 +111,14 @@ class Adaptive {
         return end(Outcome::TOO_MANY_STEPS, dt);
       }
       ++since_output;
-      const double tried = bounded(dt);
-      const double t1 = s_.round_time(t + direction_ * tried);
+      double tried = bounded(dt);
+      double t1 = s_.round_time(t + direction_ * tried);
       if (!(direction_ * t1 > direction_ * t)) return end(Outcome::STEP_UNDERFLOW, tried);
+      while (stop < rule_.stops.size() && direction_ * rule_.stops[stop] <= direction_ * t) ++stop;
+      if (stop < rule_.stops.size() && direction_ * rule_.stops[stop] < direction_ * t1) {
+        t1 = rule_.stops[stop];
+        tried = s_.round_time(std::abs(t1 - t));
+      }
       const double signed_dt = direction_ * tried;
       const double err = attempt(t, signed_dt, t1);
       account.n_func += stages_ - 1;

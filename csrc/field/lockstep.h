@@ -55,6 +55,7 @@ struct AdaptiveRule {
   double first_step;  // 0 for Hairer's heuristic
   double max_steps, max_total_steps;
   std::vector<Index> parts;  // the norm is the largest of those of the parts; where each one ends, in features
+  std::vector<double> stops;  // times on which a step must end, in the order in which they come
 };
 
 // `times` begin with the initial time; `out` is [times, rows, features]. Keeps the steps in `record` unless it is null; if it is

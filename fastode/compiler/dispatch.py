@@ -178,7 +178,7 @@ def _checked(
     parts = (features,) if divergence is None else (features - 1, features)
     steps: AdaptiveSteps | GridSteps
     if tableau.adaptive:
-        steps = chosen_steps(tableau, rtol, atol, options, y0, batched, parts)
+        steps = chosen_steps(tableau, rtol, atol, options, times, y0, batched, parts)
     else:
         steps = given_steps(t, times, options)
     name, float32_times = method or "dopri5", not tableau.adaptive and t.dtype == torch.float32

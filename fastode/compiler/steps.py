@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .. import _native
+from ..errors import InvalidArgument
 from ..fixed_grid import grid_from_step_size
 from ..options import controller_of, graph_option, number_option
-from ..problem import check_tolerance
+from ..problem import check_tolerance, prescribed_times
 from ..tableau import ButcherTableau
 from .refusal import NotServed
 
@@ -24,8 +25,8 @@ QUARTIC, LINE = 5, 2
 #: options that the engine knows, of either kind
 OF_CHOSEN_STEPS = frozenset(
     [
-        "first_step", "safety", "ifactor", "dfactor", "min_step", "max_step", "max_num_steps", "max_total_steps",
-        "cuda_graph",  # its launches are few as it is
+        "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "step_t", "max_num_steps",
+        "max_total_steps", "cuda_graph",  # the last has no effect: launches are few as it is
     ]
 )  # fmt: skip
 OF_GIVEN_STEPS = frozenset(["step_size", "interp"])
@@ -40,6 +41,7 @@ class AdaptiveSteps:
         limits: order, safety, least and largest factor, least and largest step.
         first_step: 0 for Hairer's heuristic.
         parts: where each part of the state ends, in features; the error norm is the largest of theirs.
+        stops: times on which a step must end, in the order in which they come.
     """
 
     rtol: list[float]
@@ -49,12 +51,20 @@ class AdaptiveSteps:
     max_steps: float
     max_total_steps: float
     parts: Sequence[int]
+    stops: Sequence[float] = ()
 
     @functools.cached_property
     def native(self) -> _native.FieldSteps:
         """The same as the engine takes them."""
         return _native.FieldSteps(
-            self.rtol, self.atol, self.limits, self.first_step, self.max_steps, self.max_total_steps, self.parts
+            self.rtol,
+            self.atol,
+            self.limits,
+            self.first_step,
+            self.max_steps,
+            self.max_total_steps,
+            self.parts,
+            self.stops,
         )
 
 
@@ -89,6 +99,7 @@ def chosen_steps(
     rtol: Any,
     atol: Any,
     options: Mapping[str, Any],
+    times: list[float],
     y0: Tensor,
     batched: bool,
     parts: tuple[int, ...],
@@ -96,6 +107,7 @@ def chosen_steps(
     """Those of the controller.
 
     Args:
+        times: of the outputs; the first is the initial one.
         y0: the state; ``batched`` if its first axis is one of rows.
         parts: where each part of the engine's state ends, in features.
 
@@ -105,7 +117,8 @@ def chosen_steps(
     """
     if not options and type(rtol) is float and type(atol) is float:
         return _standard(tableau, rtol, atol, parts)
-    return _adaptive(tableau, *_tolerances(rtol, atol, y0, batched, len(parts) == 1), options, parts)
+    tolerances = _tolerances(rtol, atol, y0, batched, len(parts) == 1)
+    return _adaptive(tableau, *tolerances, options, parts, times)
 
 
 def _standard(tableau: ButcherTableau, rtol: float, atol: float, parts: tuple[int, ...]) -> AdaptiveSteps:
@@ -115,7 +128,7 @@ def _standard(tableau: ButcherTableau, rtol: float, atol: float, parts: tuple[in
     if known is None:
         if len(_known_steps) > 1000:
             _known_steps.clear()
-        steps = _adaptive(tableau, [_number(rtol)], [_number(atol)], {}, parts)
+        steps = _adaptive(tableau, [_number(rtol)], [_number(atol)], {}, parts, ())
         known = _known_steps[key] = (tableau, steps)
     return known[1]
 
@@ -165,8 +178,13 @@ def _adaptive(
     atol: list[float],
     options: Mapping[str, Any],
     parts: tuple[int, ...],
+    times: Sequence[float],
 ) -> AdaptiveSteps:
     o = dict(options)
+    direction = -1.0 if len(times) > 1 and times[1] < times[0] else 1.0
+    stops = prescribed_times("step_t", o.get("step_t"), times[0], direction, float) if "step_t" in o else []
+    if len(set(stops)) < len(stops):
+        raise InvalidArgument("`step_t` and `jump_t` must not have any repeated elements between them.")
     graph_option(o)
     c = controller_of(tableau.order, o)
     return AdaptiveSteps(
@@ -177,6 +195,7 @@ def _adaptive(
         number_option(o, "max_num_steps", 2**31 - 1),
         number_option(o, "max_total_steps", math.inf),
         parts,
+        stops,
     )
 
 

@@ -204,7 +204,6 @@ STEP_T = torch.tensor([0.25, 0.6])
     [
         ({"norm": lambda y: y.abs().max()}, "dopri5"),
         ({"norm": "max"}, "dopri5"),
-        ({"step_t": STEP_T}, "dopri5"),
         ({"jump_t": STEP_T}, "dopri5"),
         ({"dtype": torch.float64}, "dopri5"),
         ({"interp": "cubic", "step_size": 0.1}, "rk4"),
@@ -215,6 +214,12 @@ STEP_T = torch.tensor([0.25, 0.6])
 )
 def test_options_of_the_loop_alone_are_named(option, method):
     assert_by_the_loop(decay, f"option {min(option)!r}", method=method, options=option)
+
+
+def test_steps_that_must_end_on_the_same_time_twice_are_refused_alike():
+    errors = [error_of(f, options={"step_t": torch.tensor([0.5, 0.5])}) for f in (fastode.compile(decay), decay)]
+    assert type(errors[0]) is type(errors[1]) is fastode.InvalidArgument
+    assert str(errors[0]) == str(errors[1])
 
 
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])

@@ -129,6 +129,17 @@ def test_tolerances_mean_the_same(tolerance):
     assert_same(Timed(), torch.randn(4, 2), torch.tensor(FORWARD), rtol=rtol, atol=atol)
 
 
+@pytest.mark.parametrize("times", [FORWARD, BACKWARD], ids=["forward", "backward"])
+@pytest.mark.parametrize("method", [m for m in ADAPTIVE if m != "dopri8"])
+@pytest.mark.parametrize("stops", [[0.61, 0.3, 2.0], [-1.0, 0.13, 0.5000001], [0.0, 1.0, 0.777, 0.778], []], ids=str)
+def test_steps_end_where_they_must(stops, method, times):
+    func, y0 = Timed(), torch.randn(5, 2, requires_grad=True)
+    how = {"method": method, "rtol": 1e-5, "atol": 1e-5, "options": {"step_t": torch.tensor(stops)}}
+    assert_same(func, y0, torch.tensor(times), leaves=list(func.parameters()), **how)
+    ends = fastode.odeint_dense(fastode.compile(func), y0, times[0], times[-1], **how).ends
+    assert {s for s in stops if 0 < s < 1} < set(ends)
+
+
 def test_a_rejected_step_is_rejected_in_both():
     def func(t: Tensor, y: Tensor) -> Tensor:
         return -y * (1 + 200 * torch.exp(-((40 * (t - 0.5)) ** 2)))

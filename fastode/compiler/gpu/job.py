@@ -47,6 +47,8 @@ class FusedJob(Job):
             raise NotFused("a memory budget, which only the CPU's engine keeps")
         if isinstance(self.steps, AdaptiveSteps) and len(self.steps.rtol) > 1:
             raise NotFused("tolerances of each feature")
+        if isinstance(self.steps, AdaptiveSteps) and self.steps.stops:
+            raise NotFused("times on which steps must end")
         if isinstance(self.steps, AdaptiveSteps) and not self.tableau.last_stage_is_solution:
             raise NotFused(f"the last stage of method {self.name!r} is not at the new state")
 

@@ -189,6 +189,8 @@ def test_failures_are_those_of_the_cpu(on_gpu: Callable[[bool], None]) -> None:
             "error estimate",
             lambda f, y, t: fastode.solve(fastode.compile(f), y, t_eval=t, method="rk4", first_step=0.5),
         ),
+        ("each feature", lambda f, y, t: fastode.odeint(fastode.compile(f), y, t, rtol=torch.tensor([1e-3, 1e-4]))),
+        ("steps must end", lambda f, y, t: fastode.odeint(fastode.compile(f), y, t, options={"step_t": t[:1] + 0.5})),
         ("steps must end", lambda f, y, t: fastode.solve(fastode.compile(f), y, t_eval=t, step_t=t[:1] + 0.5)),
     ],
 )

@@ -86,7 +86,7 @@ Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states 
   Record<T> record;
   record.most_states = most_states;
   if (adaptive) {
-    const AdaptiveRule rule{{1e-5}, {1e-6}, {method.stages - 1.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, {FEATURES}};
+    const AdaptiveRule rule{{1e-5}, {1e-6}, {method.stages - 1.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, {FEATURES}, {0.4, 0.41}};
     r.forward = solve_adaptive<T>(setting, engine, y0.data(), times, rule, r.out.data(), &record, {});
   } else {
     std::vector<double> points;
