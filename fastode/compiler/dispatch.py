@@ -76,9 +76,9 @@ def solve_natively(
         NotServed: the step loop has to do it (or to say what is wrong with the arguments).
         InvalidArgument, SolverError: as ``odeint``.
     """
-    native, constants, given = _checked(field, y0, t, args, rtol, atol, method, options, divergence)
+    native, constants, job = _checked(field, y0, t, args, rtol, atol, method, options, divergence)
     times_move = t.requires_grad and torch.is_grad_enabled()
-    if times_move and (isinstance(given[4], GridSteps) or divergence is not None):
+    if times_move and (isinstance(job.steps, GridSteps) or divergence is not None):
         raise NotServed("gradients of the times of a grid, or of a density")
     if divergence is not None:
         y0 = torch.cat([y0, y0.new_zeros(len(y0), 1)], 1)
@@ -90,12 +90,10 @@ def solve_natively(
     arguments = _arguments_of(native, args)
     if noise is not None:
         arguments.append(dense(noise.to(y0.dtype)))
-    job = fused_job(field, y, arguments, constants, given) if on_gpu(y) else Job(*given)
-    if divergence is None and not args and not options and not times_move:
-        request = (shape, y0.dtype, job.times, rtol, atol, method)
-        if request == field.last_request:
-            field.repeat = repeat_of(field, native, job, y0, t, rtol, atol, method)
-        field.last_request = request
+    if on_gpu(y):
+        job = fused_job(field, y, arguments, constants, job)
+    elif divergence is None and not args and not options and not times_move:
+        field.repeat = repeat_of(field, native, job, y0, t, rtol, atol, method)
     out = solved(job, y, arguments, constants)
     if out.shape != shape:
         out = out.view(shape)
@@ -120,17 +118,18 @@ def dense_natively(
         t: [2]; both ends.
     """
     try:
-        native, constants, given = _checked(field, y0, t, args, rtol, atol, method, options)
+        native, constants, job = _checked(field, y0, t, args, rtol, atol, method, options)
         if t.requires_grad and torch.is_grad_enabled():
             raise NotServed("gradients of the ends of a dense solution")
         if on_gpu(y0):
             raise NotServed("dense output on a GPU")
     except NotServed as reason:
         return None, f"not native: {reason}"
-    job = DenseJob(*given)
-    found = solved(job, dense(y0), _arguments_of(native, args), constants)
+    dense_job = job.of_kind(DenseJob)
+    found = solved(dense_job, dense(y0), _arguments_of(native, args), constants)
     coefficients = found.view(*found.shape[:2], *y0.shape)
-    return DenseSolution(job.ends, (coefficients,), round_time=np.float32 if job.time_is_float32 else float), ""
+    round_time = np.float32 if job.time_is_float32 else float
+    return DenseSolution(dense_job.ends, (coefficients,), round_time=round_time), ""
 
 
 def _arguments_of(native: Native, args: tuple[Any, ...]) -> list[Tensor]:
@@ -148,8 +147,8 @@ def _checked(
     method: str | None,
     options: Mapping[str, Any] | None,
     divergence: str | None = None,
-) -> tuple[Native, list[Tensor], tuple[Any, ...]]:
-    """The program, its constants, and what a job is made of.
+) -> tuple[Native, list[Tensor], Job]:
+    """The program, its constants, and the job, as the CPU does it.
 
     Raises:
         NotServed: the step loop has to do it.
@@ -182,7 +181,8 @@ def _checked(
     else:
         steps = given_steps(t, times, options)
     name, float32_times = method or "dopri5", not tableau.adaptive and t.dtype == torch.float32
-    return native, constants, (native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
+    job = Job(native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
+    return native, constants, job
 
 
 def on_gpu(y: Tensor) -> bool:
@@ -190,10 +190,8 @@ def on_gpu(y: Tensor) -> bool:
     return y.is_cuda
 
 
-def fused_job(
-    field: CompiledField, y: Tensor, arguments: list[Tensor], constants: list[Tensor], given: tuple[Any, ...]
-) -> Job:
-    """The job of a GPU.
+def fused_job(field: CompiledField, y: Tensor, arguments: list[Tensor], constants: list[Tensor], job: Job) -> Job:
+    """The job, as a GPU does it.
 
     Raises:
         NotServed: no fused kernel serves it.
@@ -201,14 +199,14 @@ def fused_job(
     try:
         from .gpu.job import FusedJob
 
-        job = FusedJob(*given)
+        fused = job.of_kind(FusedJob)
     except ImportError as error:
         raise NotServed(f"Triton is not installed ({error})") from error
     except NotFused as refusal:
         raise NotServed(str(refusal)) from refusal
-    job.precision = field.precision
-    fused_program(job.lowered, y, (*arguments, *constants), len(arguments), job.precision)
-    return job
+    fused.precision = field.precision
+    fused_program(fused.lowered, y, (*arguments, *constants), len(arguments), fused.precision)
+    return fused
 
 
 def fused_program(

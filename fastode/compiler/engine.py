@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .gpu.fused_sweep import FusedSweep
 
 Made = TypeVar("Made")
+AnyJob = TypeVar("AnyJob", bound="Job")
 
 #: what `_native` returns as the outcome of a solve
 SOLVED, UNDERFLOW, TOO_MANY, BROKEN = range(4)
@@ -169,7 +170,14 @@ class Job:
     rows: int
     features: int
     memory: int | None = None
-    _last_call: tuple[tuple[Any, ...], _native.FieldCall] | None = None
+    #: the last call of each program, and what it was made of: a repeated solve has the same
+    _calls: dict[_native.FieldProgram, tuple[Any, _native.FieldCall]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def of_kind(self, kind: type[AnyJob]) -> AnyJob:
+        """The same solve by another class of job."""
+        return kind(*[getattr(self, f.name) for f in fields(Job) if f.init])
 
     def run(
         self, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor], keep: bool
@@ -252,21 +260,21 @@ class Job:
         self, program: _native.FieldProgram, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]
     ) -> _native.FieldCall:
         inputs = ([c.data_ptr() for c in constants], [a.data_ptr() for a in arguments])
-        key = (program, inputs, self.lowered.threads(self.rows))
-        if self._last_call is not None and self._last_call[0] == key:
-            return self._last_call[1]
-        call = _native.FieldCall(
-            program,
-            native_method(self.tableau),
-            y0.element_size(),
-            self.rows,
-            self.features,
-            *inputs,
-            key[-1],
-            self.time_is_float32,
-        )
-        self._last_call = (key, call)
-        return call
+        made_of = (inputs, self.lowered.threads(self.rows))
+        known = self._calls.get(program)
+        if known is None or known[0] != made_of:
+            call = _native.FieldCall(
+                program,
+                native_method(self.tableau),
+                y0.element_size(),
+                self.rows,
+                self.features,
+                *inputs,
+                made_of[1],
+                self.time_is_float32,
+            )
+            known = self._calls[program] = (made_of, call)
+        return known[1]
 
     def _failure(self, outcome: int, stats: SolveStats) -> Exception:
         assert isinstance(self.steps, AdaptiveSteps)

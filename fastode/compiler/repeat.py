@@ -74,15 +74,18 @@ def is_plain(y: Tensor) -> bool:
 def repeat_of(
     field: CompiledField, native: Native, job: Job, y0: Tensor, t: Tensor, rtol: Any, atol: Any, method: str | None
 ) -> Repeat | None:
-    """What another solve like this one may use, or None if it has to find out all of it for itself."""
-    direct = native.traced.constants.direct
-    func = field.func
-    if direct is None or type(job) is not Job or type(rtol) is not float or type(atol) is not float:
+    """What another solve like this one may use, or None: there is nothing yet, or it may not."""
+    direct, func = native.traced.constants.direct, field.func
+    if direct is None or not isinstance(func, nn.Module | types.FunctionType):
         return None
-    if type(y0) is not Tensor or type(t) is not Tensor or t.requires_grad or not is_plain(y0):
+    if type(rtol) is not float or type(atol) is not float or type(t) is not Tensor or t.requires_grad:
         return None
-    if not isinstance(func, nn.Module | types.FunctionType):
+    if type(y0) is not Tensor or not is_plain(y0):
         return None
+    request = (y0.shape, y0.dtype, job.times, t.dtype, rtol, atol, method)
+    seen, field.last_request = field.last_request, request
+    if request != seen:
+        return None  # it takes as long to prepare as it saves: not for a solve that may not come again
     holders: list[dict[str, Any]] = [vars(field), vars(func), *([func._modules] if isinstance(func, nn.Module) else [])]
     modules = field.modules_of_func
     same: list[tuple[dict[str, Any], str, Any]] = [(vars(field), "memory", field.memory)]
@@ -96,4 +99,4 @@ def repeat_of(
         [(container, key, shape) for (container, key), shape in zip(direct, native.shapes, strict=True)],
         y0.dtype,
     )
-    return Repeat(job, watch, method, rtol, atol, t.tolist(), t.dtype, y0.shape, y0.dtype)
+    return Repeat(job, watch, method, rtol, atol, job.times, t.dtype, y0.shape, y0.dtype)

@@ -161,6 +161,14 @@ def test_another_request_is_not_answered_by_the_last_one(asked, long_ways):
     assert torch.equal(found, fastode.odeint(fastode.compile(func), **{**usual, **asked}))
 
 
+def test_tolerances_of_features_are_not_compared_with_the_last_ones():
+    y0, tolerances = torch.randn(3, 2), (torch.tensor([1e-3, 1e-6]), torch.tensor([1e-6, 1e-3]))
+    field = fastode.compile(Gated())
+    found = [fastode.odeint(field, y0, T, rtol=rtol) for rtol in (*tolerances, *tolerances)]
+    assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
+    assert not torch.equal(found[0], found[1])
+
+
 def test_what_is_wrong_is_said_as_before():
     y0 = torch.randn(3, 2)
     field = warmed(Gated(), y0)
