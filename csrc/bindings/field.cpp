@@ -398,7 +398,9 @@ void register_field(py::module_& m) {
       .def_property_readonly("states", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return static_cast<Index>(steps.states.size()); }, r.record);
       })
-      .def_property_readonly("ends", [](const AnyRecord& r) { return std::visit([](const auto& steps) { return steps.t1; }, r.record); })
+      .def_property_readonly("ends", [](const AnyRecord& r) {
+        return std::visit([](const auto& steps) { return steps.t1; }, r.record);
+      })
       .def("copy_pieces", &copy_pieces, arg("out"));
   py::class_<AnyRowRecord, std::shared_ptr<AnyRowRecord>>(m, "FieldRowRecord", "The accepted steps of each row.")
       .def_property_readonly("states", [](const AnyRowRecord& r) {

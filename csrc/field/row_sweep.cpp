@@ -2,6 +2,7 @@
 //
 // Going backwards, rows with like numbers of steps share a tile. A lane whose row has no such step waits at the row's first
 // state with a step of zero: its cotangents are zero there, and stay so. (At its last state the field may have no derivative.)
+// Steps of a row after the last that anything depends on are left out, too: their derivatives need not be finite.
 // Where not every state is kept, a segment of steps is taken again since the last state that all rows of the tile have.
 #include <algorithm>
 #include <memory>
@@ -14,12 +15,18 @@
 namespace fastode::field {
 namespace {
 
+template <class T>
+bool matters(const T* cotangent, Index count) {
+  return std::any_of(cotangent, cotangent + count, [](T x) { return x != T(0); });
+}
+
 // Rows in the lanes of a tile, from their last steps to their first.
 template <class T>
 class RowSweep {
  public:
   RowSweep(const Setting<T>& setting, const Engine<T>& engine, const std::vector<RowRecord<T>>& record, const T* y_last,
-           const double* t_last, const T* grad_out, Index count, const T* grad_pieces, const std::vector<Index>& first_piece)
+           const double* t_last, const T* grad_out, Index count, const T* grad_pieces,
+           const std::vector<Index>& first_piece, const std::vector<Index>& used_steps)
       : s_(setting),
         engine_(engine),
         record_(record),
@@ -29,6 +36,7 @@ class RowSweep {
         count_(count),
         grad_pieces_(grad_pieces),
         first_piece_(first_piece),
+        used_steps_(used_steps),
         times_(3 * engine.lanes),
         tile_(setting, engine, setting.method.stages, &times_[0], &times_[engine.lanes], &times_[2 * engine.lanes]),
         lanes_(engine.lanes),
@@ -54,7 +62,7 @@ class RowSweep {
            Stop& stop) {
     begin(rows, count, grad_y);
     const bool shares = last_ < stages_;
-    const Index steps = record_[rows[0]].steps();
+    const Index steps = used_steps_[rows[0]];
     for (Index n = steps - 1; n >= 0; --n) {
       if (n % 64 == 63 && stop.check()) return;
       if (shares) {
@@ -125,10 +133,14 @@ class RowSweep {
       const Output* outputs = r.outputs.data();
       Lane& lane = lane_[l] = {row, 0, outputs, outputs, false};
       if (l < count) {
-        lane.steps = r.steps();
+        const Index last = r.steps() - 1;
+        lane.steps = used_steps_[row];
         lane.outputs_end = outputs + r.outputs.size();
-        lane.needs_last = grad_pieces_ != nullptr;
-        for (const Output& o : r.outputs) lane.needs_last |= o.step == lane.steps - 1 && o.x != 1.0;
+        while (lane.outputs_end != outputs && lane.outputs_end[-1].step >= lane.steps) --lane.outputs_end;
+        if (lane.steps == r.steps()) {
+          lane.needs_last = grad_pieces_ != nullptr && matters(given_piece(lane, last, 1), (pieces_of(true) - 1) * n_);
+          for (const Output& o : r.outputs) lane.needs_last |= o.step == last && o.x != 1.0;
+        }
       }
       tile_.load_arguments(l, row);
       if (l < count) {
@@ -275,6 +287,7 @@ class RowSweep {
   Index count_;
   const T* grad_pieces_;
   const std::vector<Index>& first_piece_;  // of each row, among the pieces of all
+  const std::vector<Index>& used_steps_;   // of each row
   std::vector<double> times_;
   RowTile<T> tile_;
   Index lanes_, n_;
@@ -295,27 +308,35 @@ template <class T>
 bool sweep_rows(const Setting<T>& setting, const Engine<T>& engine, const std::vector<RowRecord<T>>& record, const T* y_last,
                 const double* t_last, const T* grad_out, Index count, const T* grad_pieces, T* grad_y,
                 const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, Interrupt interrupt) {
-  std::vector<Index> rows, first_piece;
-  // A row that nothing depends on is left out: the derivatives of one that failed need not be finite.
-  const auto matters = [&](const T* g, Index n) { return std::any_of(g, g + n, [](T x) { return x != T(0); }); };
-  const Index features = setting.features;
+  std::vector<Index> rows, first_piece, used_steps;
+  const Index features = setting.features, of_piece = pieces_of(true) * features;
+  // How many steps of row r there are up to the last that anything depends on, and the next, whose first slope is its last.
+  const auto used = [&](Index r, Index first) {
+    const Index steps = record[r].steps();
+    if (matters(grad_y + r * features, features)) return steps;
+    Index last = 0;
+    for (const auto& o : record[r].outputs) {
+      if (matters(grad_out + (r * count + o.index) * features, features)) last = o.step + 1;
+    }
+    for (Index n = steps; grad_pieces != nullptr && n > last; --n) {
+      if (matters(grad_pieces + (first + n - 1) * of_piece, of_piece)) last = n;
+    }
+    return last == 0 || !setting.method.ends_with_slope ? last : std::min(steps, last + 1);
+  };
   Index pieces = 0;
   for (Index r = 0; r < setting.tiling.rows; ++r) {
     first_piece.push_back(pieces);
-    const Index steps = record[r].steps();
-    const bool wanted = matters(grad_y + r * features, features) || matters(grad_out + r * count * features, count * features) ||
-                        (grad_pieces != nullptr && matters(grad_pieces + pieces * pieces_of(true) * features,
-                                                           steps * pieces_of(true) * features));
-    if (wanted && steps > 0) rows.push_back(r);
-    pieces += steps;
+    used_steps.push_back(used(r, pieces));
+    if (used_steps.back() > 0) rows.push_back(r);
+    pieces += record[r].steps();
   }
-  std::stable_sort(rows.begin(), rows.end(), [&](Index a, Index b) { return record[a].steps() > record[b].steps(); });
+  std::stable_sort(rows.begin(), rows.end(), [&](Index a, Index b) { return used_steps[a] > used_steps[b]; });
   const Tiling tiling(static_cast<Index>(rows.size()), engine.lanes, MOST_GROUPS);
   std::vector<std::unique_ptr<Gradients<T>>> groups(tiling.groups);
   Stop stop(interrupt);
   auto task = [&](Index group) {
     groups[group] = std::make_unique<Gradients<T>>(engine);
-    RowSweep<T> row_sweep(setting, engine, record, y_last, t_last, grad_out, count, grad_pieces, first_piece);
+    RowSweep<T> row_sweep(setting, engine, record, y_last, t_last, grad_out, count, grad_pieces, first_piece, used_steps);
     for (Index i = tiling.first(group); i < tiling.first(group + 1) && !stop; ++i) {
       row_sweep.run(rows.data() + i * tiling.lanes, tiling.rows_in(i), grad_y, grad_arguments, *groups[group], stop);
       stop.check();

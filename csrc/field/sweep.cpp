@@ -34,7 +34,8 @@ std::vector<StepOutputs<T>> outputs_of_steps(const Record<T>& record, const Meth
     if (output.step < 0) continue;
     StepOutputs<T>& step = steps[output.step];
     step.output.push_back(static_cast<Index>(o));
-    step.weights.push_back(output.power < 0 ? output_weights(method, output.x, quartic) : piece_weights(method, output.power, quartic));
+    step.weights.push_back(output.power < 0 ? output_weights(method, output.x, quartic)
+                                            : piece_weights(method, output.power, quartic));
     step.at_end.push_back(output.is_state());
     step.has_state.push_back(output.has_state());
   }

@@ -197,6 +197,17 @@ def test_dense_output_of_rows_that_fail_or_have_no_span():
     torch.testing.assert_close(grad[others], wanted[others], rtol=1e-8, atol=1e-10)
 
 
+def test_a_row_that_ends_where_there_is_no_derivative_spoils_no_shared_gradient():
+    rate = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    y0 = torch.tensor([[4.0], [0.1], [9.0]], dtype=torch.float64)
+    field = fastode.compile(lambda t, y: rate * root(t, y))
+    solution = fastode.solve(field, y0, (0.0, 1.0), max_steps=200, dense=True)
+    assert solution.failed.tolist() == [False, True, False]
+    early = solution.sol(torch.tensor([0.0, 1e-3]))  # of the second row, too
+    (grad,) = torch.autograd.grad(early.sum(), rate)
+    assert grad.isfinite()
+
+
 def test_a_row_is_the_same_alone_and_in_any_batch():
     y0, mu = states(70, torch.float32)
     field = fastode.compile(van_der_pol)
