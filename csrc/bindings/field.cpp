@@ -170,14 +170,15 @@ struct AnyRecord {
   bool quartic = true;
 };
 
-// The polynomials of all steps, [steps, coefficients, rows, features].
-void copy_pieces(const AnyRecord& r, Address out) {
+// Moves the polynomials of all steps to [steps, coefficients, rows, features].
+void take_pieces(AnyRecord& r, Address out) {
   std::visit(
-      [&]<class T>(const Record<T>& steps) {
+      [&]<class T>(Record<T>& steps) {
         Index total = 0;
         for (const Buffer<T>& piece : steps.pieces) total += piece.size();
         T* to = array<T>(out, total, "out");
         for (const Buffer<T>& piece : steps.pieces) to = std::copy_n(piece.data(), piece.size(), to);
+        steps.pieces.clear();
       },
       r.record);
 }
@@ -307,10 +308,11 @@ struct AnyRowRecord {
   std::variant<std::vector<RowRecord<float>>, std::vector<RowRecord<double>>> rows;
 };
 
-// Starts, sizes and polynomials of all steps, [steps], [steps] and [steps, coefficients, features], one row after the other.
-void copy_row_pieces(const AnyRowRecord& r, Address t, Address dt, Address out) {
+// Copies starts and sizes of all steps to [steps] each, one row after the other, and moves their polynomials to [steps,
+// coefficients, features].
+void take_row_pieces(AnyRowRecord& r, Address t, Address dt, Address out) {
   std::visit(
-      [&]<class T>(const std::vector<RowRecord<T>>& rows) {
+      [&]<class T>(std::vector<RowRecord<T>>& rows) {
         Index steps = 0, total = 0;
         for (const RowRecord<T>& row : rows) {
           steps += row.steps();
@@ -319,10 +321,11 @@ void copy_row_pieces(const AnyRowRecord& r, Address t, Address dt, Address out) 
         double* starts = array<double>(t, steps, "t");
         double* sizes = array<double>(dt, steps, "dt");
         T* to = array<T>(out, total, "out");
-        for (const RowRecord<T>& row : rows) {
+        for (RowRecord<T>& row : rows) {
           for (Index n = 0; n < row.steps(); ++n) *starts++ = row.t(n);
           sizes = std::copy(row.dt.begin(), row.dt.end(), sizes);
           to = std::copy(row.pieces.begin(), row.pieces.end(), to);
+          row.pieces = std::vector<T>();
         }
       },
       r.rows);
@@ -401,7 +404,7 @@ void register_field(py::module_& m) {
       .def_property_readonly("ends", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return steps.t1; }, r.record);
       })
-      .def("copy_pieces", &copy_pieces, arg("out"));
+      .def("take_pieces", &take_pieces, arg("out"));
   py::class_<AnyRowRecord, std::shared_ptr<AnyRowRecord>>(m, "FieldRowRecord", "The accepted steps of each row.")
       .def_property_readonly("states", [](const AnyRowRecord& r) {
         return std::visit(
@@ -412,7 +415,7 @@ void register_field(py::module_& m) {
             },
             r.rows);
       })
-      .def("copy_pieces", &copy_row_pieces, arg("t"), arg("dt"), arg("out"));
+      .def("take_pieces", &take_row_pieces, arg("t"), arg("dt"), arg("out"));
   py::class_<Call>(m, "FieldCall", "A program, a method, and the addresses of a call.")
       .def(py::init([](std::shared_ptr<Program> program, std::shared_ptr<Method> method, int itemsize, Index rows,
                        Index features, std::vector<Address> constants, std::vector<Address> arguments, int threads,

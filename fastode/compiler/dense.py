@@ -36,7 +36,7 @@ class DenseJob(Job):
             record = self._chosen(steps, y0, arguments, constants, keep, None)
             self.ends = [self.times[0], *record.ends]
             out = torch.empty((len(record.ends), QUARTIC, *shape), dtype=y0.dtype)
-            record.copy_pieces(out.data_ptr())
+            record.take_pieces(out.data_ptr())
             return out, record
         self.ends = steps.points
         out = torch.empty((len(steps.points) - 1, LINE, *shape), dtype=y0.dtype)

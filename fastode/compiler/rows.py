@@ -199,7 +199,7 @@ def _pieces(record: _native.FieldRowRecord, n_accepted: Tensor, y: Tensor) -> Pi
     rows = torch.arange(len(y)).repeat_interleave(n_accepted)
     t, dt = torch.empty(2, len(rows), dtype=torch.float64).unbind()
     quartics = y.new_empty(len(rows), QUARTIC, *y.shape[1:])
-    record.copy_pieces(t.data_ptr(), dt.data_ptr(), quartics.data_ptr())
+    record.take_pieces(t.data_ptr(), dt.data_ptr(), quartics.data_ptr())
     return Pieces(rows, t, dt, (quartics,))
 
 
