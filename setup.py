@@ -17,12 +17,13 @@ from setuptools.errors import ExecError, SetupError
 # No -ffast-math: NaN and infinity must survive. No contraction: every instruction set gives the same bits.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 INCLUDE = ["csrc/include"]
+CUDA_MODULE = "csrc/bindings/cuda_module.cpp"
 HEADERS = [file for end in ("h", "inl", "def") for file in glob(f"csrc/**/*.{end}", recursive=True)]
 
 native = Pybind11Extension(
     "fastode._native",
     sorted(file for folder in ("cpu", "field") for file in glob(f"csrc/{folder}/**/*.cpp", recursive=True))
-    + [f"csrc/bindings/{name}.cpp" for name in ("module", "kernels", "control", "field", "watch")],
+    + sorted(set(glob("csrc/bindings/*.cpp")) - {CUDA_MODULE}),
     depends=HEADERS,
     include_dirs=INCLUDE,
     extra_compile_args=[*FLAGS, "-pthread"],
@@ -75,7 +76,7 @@ class BuildExt(build_ext):
 
 extensions: list[Extension] = [native]
 if (wanted := cuda_wanted()) != "0":
-    sources = [*sorted(glob("csrc/cuda/*.cu")), "csrc/bindings/cuda_module.cpp"]
+    sources = [*sorted(glob("csrc/cuda/*.cu")), CUDA_MODULE]
     # optional: a failure is reported as a warning and the build goes on.
     optional = wanted == "auto"
     extensions.append(Extension("fastode._native_cuda", sources, depends=HEADERS, optional=optional))

@@ -216,12 +216,7 @@ class Request:
         assert isinstance(self.method, ButcherTableau)
         o = self.options
         t0 = problem.round_time(self.t[:1].tolist()[0])
-        step_t, jump_t = (
-            prescribed_times(name, o.get(name), t0, problem.direction, problem.round_time)
-            for name in ("step_t", "jump_t")
-        )
-        if len(set(step_t) | set(jump_t)) < len(step_t) + len(jump_t):
-            raise InvalidArgument("`step_t` and `jump_t` must not have any repeated elements between them.")
+        step_t, jump_t = stops_of(o, t0, problem.direction, problem.round_time)
         if stops:
             jump_t = sorted({*jump_t, *stops}, key=lambda v: problem.direction * v)
             step_t = [v for v in step_t if v not in stops]
@@ -288,6 +283,22 @@ def controller_of(order: int, o: dict[str, Any]) -> Controller:
 @cache
 def _standard_controller(order: int) -> Controller:
     return Controller(order=order)
+
+
+def stops_of(
+    options: Mapping[str, Any], t0: float, direction: float, round_time: Callable[[float], float]
+) -> tuple[list[float], list[float]]:
+    """``step_t`` and ``jump_t``, each in the order in which they come.
+
+    Raises:
+        InvalidArgument: one requires grad, or a time is there twice.
+    """
+    step_t, jump_t = (
+        prescribed_times(name, options.get(name), t0, direction, round_time) for name in ("step_t", "jump_t")
+    )
+    if len(set(step_t) | set(jump_t)) < len(step_t) + len(jump_t):
+        raise InvalidArgument("`step_t` and `jump_t` must not have any repeated elements between them.")
+    return step_t, jump_t
 
 
 def prepare(

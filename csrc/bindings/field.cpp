@@ -361,7 +361,8 @@ py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, 
 
 template <class T>
 void backward_each_row(const Call& call, const AnyRowRecord& record, Address y, Address t_last, Address grad_out, Index count,
-                       Address grad_pieces, Address grad_y, const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
+                       Address grad_pieces, Address grad_y, const std::vector<Address>& grad_arguments,
+                       const std::vector<Address>& grad_constants) {
   const Bound<T> bound(call);
   const auto [arguments, constants] = places_of_gradients<T>(call, grad_arguments, grad_constants);
   if (!std::holds_alternative<std::vector<RowRecord<T>>>(record.rows)) throw py::value_error("the record is of another dtype");

@@ -10,30 +10,28 @@
 
 namespace fastode::field {
 
-std::vector<double> output_weights(const Method& method, double x, bool quartic) {
+namespace {
+
+std::vector<double> weights_of(const Method& method, const QuarticWeights& q) {
   std::vector<double> w(method.stages);
-  if (!quartic) {
-    for (int j = 0; j < method.stages; ++j) w[j] = x * method.b[j];
-    return w;
-  }
-  const QuarticWeights q = quartic_weights(x);
   for (int j = 0; j < method.stages; ++j) {
     w[j] = q.y1 * method.b[j] + slope_weight(q, method.mid.data(), j, method.stages, 1.0);
   }
   return w;
 }
 
-std::vector<double> piece_weights(const Method& method, int power, bool quartic) {
-  std::vector<double> w(method.stages);
-  if (!quartic) {
-    if (power == 1) w = method.b;
-    return w;
-  }
-  const QuarticWeights q{QUARTIC_Y1[power], QUARTIC_MID[power], QUARTIC_F0[power], QUARTIC_F1[power]};
-  for (int j = 0; j < method.stages; ++j) {
-    w[j] = q.y1 * method.b[j] + slope_weight(q, method.mid.data(), j, method.stages, 1.0);
-  }
+}  // namespace
+
+std::vector<double> output_weights(const Method& method, double x, bool quartic) {
+  if (quartic) return weights_of(method, quartic_weights(x));
+  std::vector<double> w = method.b;
+  for (double& weight : w) weight *= x;
   return w;
+}
+
+std::vector<double> piece_weights(const Method& method, int power, bool quartic) {
+  if (!quartic) return power == 1 ? method.b : std::vector<double>(method.stages);
+  return weights_of(method, {QUARTIC_Y1[power], QUARTIC_MID[power], QUARTIC_F0[power], QUARTIC_F1[power]});
 }
 
 namespace {
@@ -98,6 +96,9 @@ class Adaptive {
     if (!std::isfinite(dt) && !finite_start()) return end(Outcome::NON_FINITE, dt);
     std::size_t next = 1, stop = 0;
     const bool dense = record != nullptr && record->dense;
+    for (int power = 0; power < pieces_of(true) && dense; ++power) {
+      pieces_.emplace_back(piece_weights(s_.method, power, true).data(), stages_);
+    }
     if (!dense) write(out);
     if (record != nullptr) {
       if (!dense) record->outputs.push_back({-1, 0.0});
@@ -287,15 +288,10 @@ class Adaptive {
       for (Index i = 0; i < tiles_; ++i) store_tile(y1(i), s_.features, s_.tiling, i, out);
       return;
     }
-    write_combination(out, output_weights(s_.method, x, true), true, dt);
-  }
-
-  // dt sum_j w_j k_j, and the state before the step if it is wanted, of all rows.
-  void write_combination(T* out, const std::vector<double>& numbers, bool with_state, T dt) {
-    const Weights<T> w(numbers.data(), stages_);
+    const Weights<T> w(output_weights(s_.method, x, true).data(), stages_);
     over_tiles([&](Evaluator<T>& e, Index i) {
       Buffer<T>& state = scratch();
-      e.combine(state.data(), with_state ? y(i) : nullptr, w, k(i), dt, s_.features);
+      e.combine(state.data(), y(i), w, k(i), dt, s_.features);
       store_tile(state.data(), s_.features, s_.tiling, i, out);
     });
   }
@@ -304,11 +300,15 @@ class Adaptive {
   void keep_pieces(Record<T>& record, T dt) {
     const Index cells = s_.tiling.rows * s_.features, step = static_cast<Index>(record.t.size());
     record.pieces.emplace_back(pieces_of(true) * cells);
-    for (int power = 0; power < pieces_of(true); ++power) {
-      const Output output{step, 0.0, power};
-      record.outputs.push_back(output);
-      write_combination(record.pieces.back().data() + power * cells, piece_weights(s_.method, power, true), output.has_state(), dt);
-    }
+    T* const out = record.pieces.back().data();
+    for (int power = 0; power < pieces_of(true); ++power) record.outputs.push_back({step, 0.0, power});
+    over_tiles([&](Evaluator<T>& e, Index i) {
+      Buffer<T>& part = scratch();
+      for (int power = 0; power < pieces_of(true); ++power) {
+        e.combine(part.data(), power == 0 ? y(i) : nullptr, pieces_[power], k(i), dt, s_.features);
+        store_tile(part.data(), s_.features, s_.tiling, i, out + power * cells);
+      }
+    });
   }
 
   Buffer<T> copy_of_state(bool with_slope) {
@@ -347,7 +347,7 @@ class Adaptive {
   Index parts_;
   double direction_ = 1.0;
   std::vector<double> sums_;
-  std::vector<Weights<T>> a_;
+  std::vector<Weights<T>> a_, pieces_;
   Weights<T> b_, error_;
 };
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from ..errors import InvalidArgument
 from ..fixed_grid import grid_from_step_size
-from ..options import controller_of, graph_option, number_option
-from ..problem import check_tolerance, prescribed_times
+from ..options import controller_of, graph_option, number_option, stops_of
+from ..problem import check_tolerance
 from ..tableau import ButcherTableau
 from .refusal import NotServed
 
@@ -92,6 +91,11 @@ def lines(points: list[float]) -> GridSteps:
     count = len(points) - 1
     of_steps = [step for step in range(count) for _ in range(LINE)]
     return GridSteps(points, of_steps, [0.0] * len(of_steps), [*range(LINE)] * count)
+
+
+def _direction(times: Sequence[float]) -> float:
+    """+1 or -1: in which they go."""
+    return -1.0 if len(times) > 1 and times[1] < times[0] else 1.0
 
 
 def chosen_steps(
@@ -181,10 +185,7 @@ def _adaptive(
     times: Sequence[float],
 ) -> AdaptiveSteps:
     o = dict(options)
-    direction = -1.0 if len(times) > 1 and times[1] < times[0] else 1.0
-    stops = prescribed_times("step_t", o.get("step_t"), times[0], direction, float) if "step_t" in o else []
-    if len(set(stops)) < len(stops):
-        raise InvalidArgument("`step_t` and `jump_t` must not have any repeated elements between them.")
+    stops, _ = stops_of(o, times[0], _direction(times), float) if "step_t" in o else ([], [])
     graph_option(o)
     c = controller_of(tableau.order, o)
     return AdaptiveSteps(
@@ -214,15 +215,13 @@ def given_steps(t: Tensor, times: list[float], options: Mapping[str, Any]) -> Gr
     step_size = options.get("step_size")
     if isinstance(step_size, Tensor) and step_size.requires_grad:
         raise NotServed("a step size that requires grad")
-    points = times
+    points, sign = times, _direction(times)
     number: Any = np.float32 if t.dtype == torch.float32 else float
     if step_size is not None:
         number_option(dict(options), "step_size", 0.0)
-        direction = -1.0 if len(times) > 1 and times[1] < times[0] else 1.0
-        points = grid_from_step_size(step_size, t.detach(), direction).tolist()
+        points = grid_from_step_size(step_size, t.detach(), sign).tolist()
     output_step, output_x = [-1], [0.0]
     step = 0
-    sign = 1.0 if len(times) < 2 or times[1] > times[0] else -1.0
     for time in times[1:]:
         while sign * points[step + 1] < sign * time:
             step += 1

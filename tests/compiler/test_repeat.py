@@ -78,7 +78,7 @@ def _double_gain(func: Gated) -> None:
     func.gain = nn.Parameter(2 * func.gain.detach())
 
 
-def _transposed_in_place(func: Gated) -> None:
+def _other_layers(func: Gated) -> None:
     square = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     func.net = nn.Sequential(nn.Linear(2, 2, bias=False))
     func.net[0].weight = square
@@ -89,7 +89,7 @@ def _transposed_in_place(func: Gated) -> None:
     [
         lambda f: f.eval(),
         _double_gain,
-        _transposed_in_place,
+        _other_layers,
         lambda f: f.net.__setitem__(1, nn.Sigmoid()),
         lambda f: f.net.append(nn.Tanh()),
         lambda f: setattr(f.gain, "data", torch.tensor([[3.0, 0.1]]).expand(2, 2)[:, 0]),

@@ -45,11 +45,13 @@ class FusedJob(Job):
     def __post_init__(self) -> None:
         if self.memory is not None:
             raise NotFused("a memory budget, which only the CPU's engine keeps")
-        if isinstance(self.steps, AdaptiveSteps) and len(self.steps.rtol) > 1:
+        if not isinstance(self.steps, AdaptiveSteps):
+            return
+        if len(self.steps.rtol) > 1:
             raise NotFused("tolerances of each feature")
-        if isinstance(self.steps, AdaptiveSteps) and self.steps.stops:
+        if self.steps.stops:
             raise NotFused("times on which steps must end")
-        if isinstance(self.steps, AdaptiveSteps) and not self.tableau.last_stage_is_solution:
+        if not self.tableau.last_stage_is_solution:
             raise NotFused(f"the last stage of method {self.name!r} is not at the new state")
 
     def run(
