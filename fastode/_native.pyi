@@ -150,6 +150,8 @@ class FieldCall:
         grad_y0: int,
         grad_arguments: Sequence[int],
         grad_constants: Sequence[int],
+        grad_points: int,
+        grad_x: int,
     ) -> Account: ...
     def rows(
         self,

@@ -88,6 +88,7 @@ std::shared_ptr<Program> make_program(const py::dict& d) {
   p->has_state = optional("state", p->state);
   p->has_cotangent = optional("cotangent", p->cotangent);
   p->has_state_cotangent = optional("state_cotangent", p->state_cotangent);
+  p->has_time_cotangent = optional("time_cotangent", p->time_cotangent);
   p->out = value_of(d["out"].cast<PyValue>());
   return p;
 }
@@ -285,7 +286,8 @@ std::pair<std::vector<T*>, std::vector<T*>> places_of_gradients(const Call& call
 
 template <class T>
 py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
-                   const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
+                   const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants, Address grad_points,
+                   Address grad_x) {
   const Bound<T> bound(call);
   if (!std::holds_alternative<Record<T>>(record.record)) throw py::value_error("the record is of another dtype");
   const Record<T>& steps = std::get<Record<T>>(record.record);
@@ -293,14 +295,23 @@ py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, 
   const T* given = array<T>(grad_out, cells * static_cast<Index>(steps.outputs.size()), "grad_out");
   T* to = array<T>(grad_y0, cells, "grad_y0");
   const auto [arguments, constants] = places_of_gradients<T>(call, grad_arguments, grad_constants);
+  GridGradients grid{std::vector<double>(steps.t.size() + 1), std::vector<double>(steps.outputs.size())};
+  const bool moves = grad_points != 0;
+  if (moves && (record.quartic || !call.program->has_time_cotangent)) {
+    throw py::value_error("gradients of times are those of a grid, by a program with a cotangent of the time");
+  }
   Signals signals;
   Account account;
   {
     const py::gil_scoped_release release;
     account = sweep<T>(bound.setting(), bound.engine(), steps, record.quartic, given, to, arguments, constants,
-                       {&Signals::asked, &signals});
+                       moves ? &grid : nullptr, {&Signals::asked, &signals});
   }
   if (account.outcome == Outcome::INTERRUPTED) throw py::error_already_set();
+  if (moves) {
+    std::copy(grid.points.begin(), grid.points.end(), array<double>(grad_points, grid.points.size(), "grad_points"));
+    std::copy(grid.x.begin(), grid.x.end(), array<double>(grad_x, grid.x.size(), "grad_x"));
+  }
   return tuple_of(account);
 }
 
@@ -437,8 +448,9 @@ void register_field(py::module_& m) {
              return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, output_power, out, most_states);
            })
       .def("sweep", [](const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
-                       const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants) {
-        return BY_ITEMSIZE(call, backward, record, grad_out, grad_y0, grad_arguments, grad_constants);
+                       const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants,
+                       Address grad_points, Address grad_x) {
+        return BY_ITEMSIZE(call, backward, record, grad_out, grad_y0, grad_arguments, grad_constants, grad_points, grad_x);
       })
       .def("rows",
            [](const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits, std::int64_t max_steps,

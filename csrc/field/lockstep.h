@@ -70,10 +70,18 @@ template <class T>
 Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* y0, const std::vector<double>& points, T* out,
                    Record<T>& record, Interrupt interrupt);
 
+// Gradients with respect to a grid: to its points, and to the fraction of its step at which each output lies, as if these two did
+// not depend on each other.
+struct GridGradients {
+  std::vector<double> points, x;
+};
+
 // Gradients of sum(grad_out * out): `grad_y0` [rows, features], `grad_arguments` of the arguments differentiated,
-// `grad_constants` in the layout of each constant, where not null.
+// `grad_constants` in the layout of each constant, where not null; `grad_grid`, unless it is null, of a solve along a grid by a
+// program that has the cotangent of its time.
 template <class T>
 Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T>& record, bool quartic, const T* grad_out,
-              T* grad_y0, const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, Interrupt interrupt);
+              T* grad_y0, const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, GridGradients* grad_grid,
+              Interrupt interrupt);
 
 }  // namespace fastode::field

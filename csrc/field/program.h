@@ -88,7 +88,8 @@ struct Program {
   std::vector<Value> argument_cotangents;  // of the arguments in `differentiated`
   std::vector<std::int32_t> differentiated;
   Value time, state, out, cotangent, state_cotangent;
-  bool has_time = false, has_state = false, has_cotangent = false, has_state_cotangent = false;
+  Value time_cotangent;  // of the time that the rows share, summed over a tile
+  bool has_time = false, has_state = false, has_cotangent = false, has_state_cotangent = false, has_time_cotangent = false;
 };
 
 // A method: y1 = y + dt sum_j b[j] k_j with k_i = f(t + c[i] dt, y + dt sum_{j<i} a[i][j] k_j).

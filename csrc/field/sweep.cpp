@@ -5,7 +5,8 @@
 // Each step's stages are evaluated again from its first state (which is recorded, or comes from taking steps again since a
 // recorded one), all of them are kept in the workspace, and the method is run backwards over them. Where the last slope of a
 // step is the first of the next, it is evaluated and differentiated once, with the cotangents of both: at the step's end where
-// it is the field's slope there, as the last stage (of the step before) where it is not. Step sizes are constants.
+// it is the field's slope there, as the last stage (of the step before) where it is not. Chosen step sizes are constants; the points
+// of a grid need not be.
 // Reference: Zhuang et al., "Adaptive checkpoint adjoint for gradient estimation in neural ODE", 2020.
 #include <atomic>
 #include <cmath>
@@ -69,7 +70,7 @@ class TileSweep {
   }
 
   // `lambda` is the cotangent of the initial state when done.
-  const T* run(Evaluator<T>& e, Index tile, Gradients<T>& gradients, Index& n_func, Stop& stop) {
+  const T* run(Evaluator<T>& e, Index tile, Gradients<T>& gradients, GridGradients* of_grid, Index& n_func, Stop& stop) {
     std::fill_n(memory_.data(), memory_.size(), T(0));
     for (Buffer<T>& sums : argument_sums_) std::fill_n(sums.data(), sums.size(), T(0));
     const Index steps = static_cast<Index>(record_.t.size());
@@ -119,15 +120,18 @@ class TileSweep {
         for (int j = 0; j < last; ++j) {
           if (outs.weights[o][j] != 0.0) add(slope(j), given_, static_cast<T>(outs.weights[o][j]), dt, s_.features);
         }
+        if (of_grid != nullptr) of_grid->x[outs.output[o]] += record_.dt[n] * moved_by_fraction(given_, k);
         if (outs.has_state[o]) add(carry_, given_, T(1), T(1), s_.features);
       }
       for (int j = 0; j < b_.count; ++j) add(slope(b_.stage[j]), lambda_, b_.weight[j], dt, s_.features);
       add(lambda_, carry_, T(1), T(1), s_.features);
       for (int i = last - 1; i >= 1; --i) {
         const T* g = pull(e, slope(i), i, gradients, lambda_);
+        if (of_grid != nullptr) move_stage(e, n, i, k[i], *of_grid);
         for (int j = 0; j < a_[i].count; ++j) add(slope(a_[i].stage[j]), g, a_[i].weight[j], dt, e.seen());
       }
       if (n == 0 || !(shares || chained)) pull(e, slope(0), 0, gradients, lambda_);
+      if (of_grid != nullptr) move_stage(e, n, 0, k[0], *of_grid);
     }
     for (std::size_t o = 0; o < record_.outputs.size(); ++o) {
       if (record_.outputs[o].step >= 0) continue;
@@ -190,6 +194,28 @@ class TileSweep {
     return g;
   }
 
+  double dot(const T* a, const T* b) const {
+    double sum = 0.0;
+    for (Index i = 0; i < s_.features * engine_.lanes; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+    return sum;
+  }
+
+  // How an output moves, in a step's length, with its fraction of the step: along the mean slope.
+  double moved_by_fraction(const T* cotangent, const T* const* k) const {
+    double sum = 0.0;
+    for (int j = 0; j < b_.count; ++j) sum += static_cast<double>(b_.weight[j]) * dot(cotangent, k[b_.stage[j]]);
+    return sum;
+  }
+
+  // What the ends of step n are to a stage whose cotangent is whole: its slope counts by the length of the step, and is taken at
+  // a time between them.
+  void move_stage(Evaluator<T>& e, Index n, int i, const T* k, GridGradients& of_grid) const {
+    const double length = dot(slope(i), k) / record_.dt[n];
+    const double time = static_cast<double>(*e.workspace().at(engine_.program.time_cotangent, i));
+    of_grid.points[n] += (1.0 - s_.method.c[i]) * time - length;
+    of_grid.points[n + 1] += s_.method.c[i] * time + length;
+  }
+
   const Setting<T>& s_;
   const Engine<T>& engine_;
   const Record<T>& record_;
@@ -209,11 +235,14 @@ class TileSweep {
 
 template <class T>
 Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T>& record, bool quartic, const T* grad_out,
-              T* grad_y0, const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, Interrupt interrupt) {
+              T* grad_y0, const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, GridGradients* grad_grid,
+              Interrupt interrupt) {
   const std::vector<Weights<T>> a = stage_weights<T>(setting.method);
   const std::vector<StepOutputs<T>> outputs = outputs_of_steps(record, setting.method, quartic);
   Workspaces<T> pool(engine, setting.method.stages);
   std::vector<std::unique_ptr<Gradients<T>>> groups(setting.tiling.groups);
+  std::vector<GridGradients> grids(grad_grid == nullptr ? 0 : setting.tiling.groups);
+  for (GridGradients& grid : grids) grid = {std::vector<double>(record.t.size() + 1), std::vector<double>(record.outputs.size())};
   std::vector<Index> n_func(setting.tiling.groups);
   Stop stop(interrupt);
   auto task = [&](Index group) {
@@ -223,7 +252,7 @@ Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T
     for (Index i = setting.tiling.first(group); i < setting.tiling.first(group + 1) && !stop; ++i) {
       e.begin_tile(i);
       n_func[group] = 0;
-      const T* lambda = tile_sweep.run(e, i, *groups[group], n_func[group], stop);
+      const T* lambda = tile_sweep.run(e, i, *groups[group], grids.empty() ? nullptr : &grids[group], n_func[group], stop);
       store_tile(lambda, setting.features, setting.tiling, i, grad_y0);
       for (std::size_t k = 0; k < grad_arguments.size(); ++k) {
         const Value& v = engine.program.arguments[engine.program.differentiated[k]];
@@ -234,6 +263,10 @@ Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T
   };
   parallel_for(setting.tiling.groups, setting.threads, task);
   for (const auto& group : groups) group->add_to(grad_constants);
+  for (const GridGradients& grid : grids) {
+    for (std::size_t i = 0; i < grid.points.size(); ++i) grad_grid->points[i] += grid.points[i];
+    for (std::size_t i = 0; i < grid.x.size(); ++i) grad_grid->x[i] += grid.x[i];
+  }
   Account account;
   account.n_func = n_func[0];
   if (stop) account.outcome = Outcome::INTERRUPTED;
@@ -312,9 +345,9 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
 }
 
 template Account sweep<float>(const Setting<float>&, const Engine<float>&, const Record<float>&, bool, const float*, float*,
-                              const std::vector<float*>&, const std::vector<float*>&, Interrupt);
+                              const std::vector<float*>&, const std::vector<float*>&, GridGradients*, Interrupt);
 template Account sweep<double>(const Setting<double>&, const Engine<double>&, const Record<double>&, bool, const double*,
-                               double*, const std::vector<double*>&, const std::vector<double*>&, Interrupt);
+                               double*, const std::vector<double*>&, const std::vector<double*>&, GridGradients*, Interrupt);
 template Account solve_grid<float>(const Setting<float>&, const Engine<float>&, const float*, const std::vector<double>&,
                                    float*, Record<float>&, Interrupt);
 template Account solve_grid<double>(const Setting<double>&, const Engine<double>&, const double*, const std::vector<double>&,

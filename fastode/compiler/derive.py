@@ -55,22 +55,28 @@ class Adjoint:
     """A program beside its vector-Jacobian product.
 
     Attributes:
-        program: outputs ``value``, then the cotangents of the state and of the arguments asked for, then what
-            ``matrices`` and ``vectors`` need.
+        program: outputs ``value``, then the cotangents of the state, of the arguments asked for and of the time (if
+            ``time``), then what ``matrices`` and ``vectors`` need.
         matrices: the constants that are matrices; the gradient of each is ``sum over rows of g x'`` of the next two
             outputs, (g, x), transposed if the flag says so. A constant may come several times.
         vectors: the constants that are vectors; the gradient of each is the next output (a sum over rows).
         arguments: which arguments have a cotangent.
+        time: whether the time has one.
     """
 
     program: Program
     matrices: tuple[tuple[int, bool], ...]
     vectors: tuple[int, ...]
     arguments: tuple[int, ...]
+    time: bool = False
 
 
 def adjoint(
-    program: Program, constants: Iterable[int], arguments: Sequence[int] = (), shared_time: bool = True
+    program: Program,
+    constants: Iterable[int],
+    arguments: Sequence[int] = (),
+    shared_time: bool = True,
+    time: bool = False,
 ) -> Adjoint:
     """The vector-Jacobian product of a program with one output.
 
@@ -79,6 +85,7 @@ def adjoint(
         arguments: those whose gradients are wanted.
         shared_time: all rows are at the same time, so that cotangents of what depends on time alone may be summed
             over the rows at once.
+        time: whether the cotangent of the time is wanted: of the one that all rows share, summed over them.
 
     Reference: Griewank, Walther, "Evaluating Derivatives", 2nd ed. (2008), Table 3.5 (reverse mode).
     """
@@ -89,7 +96,7 @@ def adjoint(
     cotangents: dict[int, list[int]] = {out: [b.add("cotangent", (), b.width(out))]}
     matrices: list[tuple[int, bool, int, int]] = []
     vectors: list[tuple[int, int]] = []
-    moves = _moving(program, wanted, arguments)
+    moves = _moving(program, wanted, arguments, time)
 
     def give(v: int, g: int) -> None:
         """Add a contribution to the cotangent of ``v``."""
@@ -139,6 +146,8 @@ def adjoint(
 
     outputs = [out, leaf("state", program.state_width)]
     outputs += [leaf("argument", program.argument_widths[a], (a,)) for a in arguments]
+    if time:
+        outputs.append(leaf("time", 1))
     for _, _, g, x in matrices:
         outputs += [g, x]
     outputs += [g for _, g in vectors]
@@ -147,15 +156,17 @@ def adjoint(
         tuple((index, transposed) for index, transposed, _, _ in matrices),
         tuple(index for index, _ in vectors),
         tuple(arguments),
+        time,
     )
 
 
-def _moving(program: Program, constants: set[int], arguments: Sequence[int]) -> set[int]:
+def _moving(program: Program, constants: set[int], arguments: Sequence[int], time: bool) -> set[int]:
     """The values through which something is differentiated."""
     moving: set[int] = set()
     for v, op in enumerate(program.ops):
         leaf = (
             op.name == "state"
+            or (time and op.name == "time")
             or (op.name == "argument" and op.data[0] in arguments)
             or (op.name == "vector" and op.data[0] in constants)
         )

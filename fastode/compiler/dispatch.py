@@ -19,6 +19,7 @@ from .compiled import CompiledField, Native
 from .dense import DenseJob
 from .engine import Job, Lowered, solved
 from .gpu.refusal import NotFused
+from .moving_grid import MovingGridJob, moves, moving_grid
 from .refusal import NotServed
 from .repeat import in_transform, repeat_of
 from .steps import OF_CHOSEN_STEPS, OF_GIVEN_STEPS, AdaptiveSteps, GridSteps, chosen_steps, given_steps
@@ -78,8 +79,15 @@ def solve_natively(
     """
     native, constants, job = _checked(field, y0, t, args, rtol, atol, method, options, divergence)
     times_move = t.requires_grad and torch.is_grad_enabled()
-    if times_move and (isinstance(job.steps, GridSteps) or divergence is not None):
-        raise NotServed("gradients of the times of a grid, or of a density")
+    if isinstance(job.steps, GridSteps):
+        times_move = False
+        if moves(t, options or {}):
+            if on_gpu(y0):
+                raise NotServed("gradients of a grid on a GPU")
+            constants += moving_grid(t, job.steps, options or {})
+            job = job.of_kind(MovingGridJob)
+    elif times_move and divergence is not None:
+        raise NotServed("gradients of the times of a density")
     if divergence is not None:
         y0 = torch.cat([y0, y0.new_zeros(len(y0), 1)], 1)
     shape = (len(t), *y0.shape)

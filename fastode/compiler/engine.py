@@ -69,7 +69,7 @@ class Lowered:
     shared_time: bool = True
     _fused: dict[Any, Any] = field(default_factory=dict)
     _forward: _native.FieldProgram | None = None
-    _adjoints: dict[tuple[frozenset[int], tuple[int, ...]], _native.FieldProgram] = field(default_factory=dict)
+    _adjoints: dict[tuple[frozenset[int], tuple[int, ...], bool], _native.FieldProgram] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.features = self.program.ops[self.program.outputs[0]].width
@@ -82,11 +82,13 @@ class Lowered:
             self._forward = _native.FieldProgram(lower(self.program, self.shapes, self.shared_time))
         return self._forward
 
-    def adjoint(self, constants: frozenset[int], arguments: tuple[int, ...]) -> _native.FieldProgram:
-        """The field with its vector-Jacobian product, for gradients of some constants and arguments."""
-        key = (constants, arguments)
+    def adjoint(
+        self, constants: frozenset[int], arguments: tuple[int, ...], time: bool = False
+    ) -> _native.FieldProgram:
+        """The field with its vector-Jacobian product, for gradients of some constants, arguments and the time."""
+        key = (constants, arguments, time)
         if key not in self._adjoints:
-            derived = adjoint(self.program, constants, arguments)
+            derived = adjoint(self.program, constants, arguments, time=time)
             self._adjoints[key] = _native.FieldProgram(lower(derived, self.shapes, self.shared_time))
         return self._adjoints[key]
 
@@ -247,12 +249,30 @@ class Job:
         wanted: Sequence[bool],
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Gradients of the initial state, and of those arguments and constants that are wanted."""
+        return self._swept(record, grad, y0, arguments, constants, wanted)
+
+    def _swept(
+        self,
+        record: Any,
+        grad: Tensor,
+        y0: Tensor,
+        arguments: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        wanted: Sequence[bool],
+        of_grid: tuple[int, int] = (0, 0),
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """As :meth:`sweep`.
+
+        Args:
+            of_grid: addresses for the gradients of the points of a grid, and of the fractions of its outputs.
+        """
         stats = new_stats(self.name, "backward")
         stats.engine = "compiled"
         places = GradientPlaces([*arguments, *constants], len(arguments), wanted)
         grad_y0 = torch.empty_like(y0)
-        call = self._call(self.lowered.adjoint(places.constants, places.arguments), y0, arguments, constants)
-        account = call.sweep(record, grad.data_ptr(), grad_y0.data_ptr(), *places.addresses)
+        program = self.lowered.adjoint(places.constants, places.arguments, time=bool(of_grid[0]))
+        call = self._call(program, y0, arguments, constants)
+        account = call.sweep(record, grad.data_ptr(), grad_y0.data_ptr(), *places.addresses, *of_grid)
         stats.n_func = account[1]
         return grad_y0, places.gradients
 

@@ -137,16 +137,19 @@ class _Lowering:
                 "differentiated": [],
                 "argument_cotangents": [],
                 "state_cotangent": None,
+                "time_cotangent": None,
             }
         places = [self.places[v] for v in self.outputs[1:]]
         arguments = len(self.adjoint.arguments)
-        at = 1 + arguments
+        of_time = places[1 + arguments] if self.adjoint.time else None
+        at = 1 + arguments + int(self.adjoint.time)
         matrices = []
         for constant, transposed in self.adjoint.matrices:
             matrices.append((constant, transposed, places[at], places[at + 1]))
             at += 2
         return {
             "state_cotangent": places[0],
+            "time_cotangent": of_time,
             "argument_cotangents": places[1 : 1 + arguments],
             "differentiated": list(self.adjoint.arguments),
             "matrix_gradients": matrices,

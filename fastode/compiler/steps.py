@@ -93,7 +93,7 @@ def lines(points: list[float]) -> GridSteps:
     return GridSteps(points, of_steps, [0.0] * len(of_steps), [*range(LINE)] * count)
 
 
-def _direction(times: Sequence[float]) -> float:
+def direction(times: Sequence[float]) -> float:
     """+1 or -1: in which they go."""
     return -1.0 if len(times) > 1 and times[1] < times[0] else 1.0
 
@@ -185,7 +185,7 @@ def _adaptive(
     times: Sequence[float],
 ) -> AdaptiveSteps:
     o = dict(options)
-    stops, _ = stops_of(o, times[0], _direction(times), float) if "step_t" in o else ([], [])
+    stops, _ = stops_of(o, times[0], direction(times), float) if "step_t" in o else ([], [])
     graph_option(o)
     c = controller_of(tableau.order, o)
     return AdaptiveSteps(
@@ -213,13 +213,11 @@ def given_steps(t: Tensor, times: list[float], options: Mapping[str, Any]) -> Gr
     if options.get("interp", "linear") != "linear":
         raise NotServed("option 'interp'")
     step_size = options.get("step_size")
-    if isinstance(step_size, Tensor) and step_size.requires_grad:
-        raise NotServed("a step size that requires grad")
-    points, sign = times, _direction(times)
+    points, sign = times, direction(times)
     number: Any = np.float32 if t.dtype == torch.float32 else float
     if step_size is not None:
         number_option(dict(options), "step_size", 0.0)
-        points = grid_from_step_size(step_size, t.detach(), sign).tolist()
+        points = grid_from_step_size(step_size, t, sign).tolist()
     output_step, output_x = [-1], [0.0]
     step = 0
     for time in times[1:]:

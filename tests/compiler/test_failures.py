@@ -287,25 +287,6 @@ def test_a_field_that_cannot_be_compiled_is_served_by_the_loop_which_names_the_o
     assert_by_the_loop(lambda t, y: -y + y.mean(0), "aten.mean")
 
 
-@pytest.mark.parametrize("method", ["rk4", "midpoint"])
-def test_gradients_of_the_times_of_a_grid_are_those_of_the_loop(method):
-    grads = []
-    for func in (decay, fastode.compile(decay)):
-        t = torch.tensor([0.0, 0.3, 1.0], requires_grad=True)
-        grads.append(torch.autograd.grad(solve(func, None, t, method=method).sum(), t)[0])
-    assert "times" in fastode.last_stats().reason
-    assert bool(grads[0].abs().sum() > 0) and torch.equal(grads[0], grads[1])
-    t = torch.tensor([0.0, 0.3, 1.0], requires_grad=True)
-    with torch.no_grad():
-        solve(fastode.compile(decay), None, t, method=method)
-    assert fastode.last_stats().engine == "compiled"
-
-
-def test_a_step_size_that_requires_grad_is_served_by_the_loop():
-    step_size = torch.tensor(0.25, requires_grad=True)
-    assert_by_the_loop(decay, "step size", method="rk4", options={"step_size": step_size})
-
-
 @pytest.mark.parametrize("interface", [fastode.odeint, fastode.odeint_adjoint], ids=["odeint", "odeint_adjoint"])
 def test_events_are_found_by_the_loop(interface):
     def found(f: Callable[..., Any]) -> Any:

@@ -106,7 +106,7 @@ Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states 
   std::fill(grad_out.end() - static_cast<std::ptrdiff_t>(y0.size()), grad_out.end(), T(1));
   r.grad_y0.resize(y0.size());
   r.grad_matrix.resize(matrix.size());
-  r.backward = sweep<T>(setting, engine, record, adaptive, grad_out.data(), r.grad_y0.data(), {}, {r.grad_matrix.data()}, {});
+  r.backward = sweep<T>(setting, engine, record, adaptive, grad_out.data(), r.grad_y0.data(), {}, {r.grad_matrix.data()}, nullptr, {});
   CHECK(r.backward.outcome == Outcome::FINISHED);
   for (std::size_t i = 0; i < y0.size(); ++i) CHECK(close(r.grad_y0[i], std::exp(RATES[i % FEATURES]), 1e-3));
   for (int f = 0; f < FEATURES; ++f) {
