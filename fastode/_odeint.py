@@ -16,6 +16,7 @@ from .dense import DenseSolution
 from .errors import InvalidArgument, UnsupportedInput, did_you_mean
 from .events import attach_event_gradient
 from .gradients import GRADIENTS
+from .moved_start import from_moved_start, with_moved_start
 from .options import Settings, check_options, prepare
 from .run import solve
 from .run_dense import dense_solution
@@ -69,7 +70,8 @@ def odeint(
         served, reason = natively(func, y0, t, args, rtol, atol, method, options, event_fn)
         if served is not None:
             return served
-    return solve(prepare(func, y0, t, args, rtol, atol, method, options, reason), event_fn)
+    request = prepare(func, y0, t, args, rtol, atol, method, options, reason)
+    return from_moved_start(request, lambda r: solve(r, event_fn), event=event_fn is not None)
 
 
 @outside_graphs
@@ -152,7 +154,8 @@ def odeint_adjoint(
         method=request.method_name if adjoint_method is None else adjoint_method,
         options=adjoint_options,
     )
-    return GRADIENTS[gradient](request, backward, kept, event_fn)
+    differentiable = GRADIENTS[gradient]
+    return from_moved_start(request, lambda r: differentiable(r, backward, kept, event_fn), event=event_fn is not None)
 
 
 @outside_graphs
@@ -215,7 +218,7 @@ def odeint_dense(
         served, reason = dense_natively(func, y0, t, args, rtol, atol, method, options)
         if served is not None:
             return served
-    return dense_solution(prepare(func, y0, t, args, rtol, atol, method, options, reason))
+    return dense_solution(with_moved_start(prepare(func, y0, t, args, rtol, atol, method, options, reason)))
 
 
 def find_parameters(module: nn.Module) -> list[Tensor]:

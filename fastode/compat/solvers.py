@@ -18,9 +18,10 @@ from torch import Tensor
 from ..errors import InvalidArgument, UnsupportedInput
 from ..fixed_grid import grid_from_step_size
 from ..methods import GridMethod, Method, implicit, lookup
+from ..moved_start import from_moved_start
 from ..options import ADAPTIVE_OPTIONS, CALLBACKS, Request, prepare
 from ..perturb import Perturb
-from ..run import states_at_event, states_at_times
+from ..run import solve
 from ..tableau import ButcherTableau
 from .arguments import _handle_unused_kwargs, _null_callback, _PerturbFunc
 from .norms import _rms_norm
@@ -61,11 +62,12 @@ class _Solver(abc.ABC):
         return replace(request, method=method, method_name=type(self).__name__)
 
     def _states(self, request: Request) -> Tensor:
-        return torch.stack([parts[0] for parts in states_at_times(request, request.problem())])
+        states: Tensor = from_moved_start(request, solve)
+        return states
 
     def _until_event(self, request: Request, event_fn: Function) -> tuple[Tensor, Tensor]:
-        event_t, states = states_at_event(request, request.problem(), event_fn)
-        return event_t, torch.stack([parts[0] for parts in states])
+        found: tuple[Tensor, Tensor] = from_moved_start(request, lambda r: solve(r, event_fn), event=True)
+        return found
 
 
 def _two_times(t0: Tensor) -> Tensor:
