@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -80,12 +81,18 @@ class Field:
         """The field of some rows: arguments with an entry for each row are cut like the state."""
         field = Field(self.func, self.args_of(rows), y0, self.spec, self.stats)
         field.copies = self.copies
+        field.per_row = self.per_row
         return field
 
     def args_of(self, rows: Tensor) -> tuple[Any, ...]:
         """The extra arguments for some rows."""
-        n = self.shapes[0][0]
-        return tuple([a[rows] if is_per_row(a, n) else a for a in self.args])
+        return tuple([a[rows] if is_row else a for a, is_row in zip(self.args, self.per_row, strict=True)])
+
+    @cached_property
+    def per_row(self) -> tuple[bool, ...]:
+        """Which arguments have an entry for each row: of the whole batch, as some of its rows may be as many as the
+        elements of another argument."""
+        return tuple([is_per_row(a, self.shapes[0][0]) for a in self.args])
 
     def _fit(self, f: Any, i: int) -> Tensor:
         """``f`` as a contiguous tensor of part ``i``'s shape and dtype."""

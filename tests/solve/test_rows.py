@@ -125,6 +125,33 @@ def test_rows_that_have_finished_are_not_evaluated() -> None:
     assert set(sizes) == {64}
 
 
+def test_an_argument_for_all_rows_stays_whole_when_as_many_rows_are_left() -> None:
+    """Its first axis is as long as the batch becomes, which does not make it one with an entry for each row."""
+
+    def field(t: Tensor, y: Tensor, weight: Tensor, rate: Tensor) -> Tensor:
+        return torch.tanh(y @ weight) * rate
+
+    y0 = torch.linspace(-1, 1, 14, dtype=torch.float64).reshape(7, 2)
+    weight = torch.tensor([[0.3, -0.8], [0.9, 0.2]], dtype=torch.float64)
+    rate = torch.linspace(0.5, 2.0, 7, dtype=torch.float64)[:, None]
+    ends = torch.tensor([0.1, 0.2, 0.3, 3.0, 0.1, 4.0, 5.0], dtype=torch.float64)
+    for gradient in ("discrete", "autograd", "backsolve"):
+        w = weight.clone().requires_grad_()
+        s = solve(field, y0, (0.0, ends), args=(w, rate), gradient=gradient, rtol=1e-9, atol=1e-9)
+        alone = [
+            solve(field, y0[i : i + 1], (0.0, ends[i].item()), args=(weight, rate[i : i + 1]), rtol=1e-9, atol=1e-9).y
+            for i in range(7)
+        ]
+        torch.testing.assert_close(s.y, torch.cat(alone), rtol=1e-10, atol=1e-12)
+        (found,) = torch.autograd.grad(s.y.sum(), w)
+        whole = weight.clone().requires_grad_()
+        kept = solve(
+            field, y0, (0.0, ends), args=(whole, rate), gradient="autograd", compact=False, rtol=1e-9, atol=1e-9
+        )
+        (expected,) = torch.autograd.grad(kept.y.sum(), whole)
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
+
+
 @each_engine
 def test_a_row_that_fails_stops_alone_with_its_last_good_state(engine: str) -> None:
     def field(t: Tensor, y: Tensor) -> Tensor:
