@@ -155,11 +155,12 @@ def clamp_max(x: Tensor, max: Number) -> Tensor:
 
 
 def hardtanh(x: Tensor, min_val: float = -1, max_val: float = 1) -> Tensor:
-    return clamp(x, min_val, max_val)
+    # unlike that of clamp, its slope at the limits is 0
+    return torch.where(x <= min_val, min_val, torch.where(x >= max_val, max_val, x))
 
 
 def relu6(x: Tensor) -> Tensor:
-    return clamp(x, 0, 6)
+    return hardtanh(x, 0, 6)
 
 
 def hardsigmoid(x: Tensor) -> Tensor:

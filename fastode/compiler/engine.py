@@ -88,7 +88,7 @@ class Lowered:
         """The field with its vector-Jacobian product, for gradients of some constants, arguments and the time."""
         key = (constants, arguments, time)
         if key not in self._adjoints:
-            derived = adjoint(self.program, constants, arguments, time=time)
+            derived = adjoint(self.program, constants, arguments, self.shared_time, time)
             self._adjoints[key] = _native.FieldProgram(lower(derived, self.shapes, self.shared_time))
         return self._adjoints[key]
 

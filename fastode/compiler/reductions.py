@@ -128,10 +128,17 @@ def linalg_vector_norm(
     if ord == 0:
         return (x != 0).to(x.dtype).sum(axes, keepdim)
     if ord == 2:
-        return (x * x).sum(axes, keepdim).sqrt()
+        return _root((x * x).sum(axes, keepdim), 2)
     if ord == 1:
         return x.abs().sum(axes, keepdim)
-    return x.abs().pow(ord).sum(axes, keepdim).pow(1 / ord)
+    return _root(x.abs().pow(ord).sum(axes, keepdim), ord)
+
+
+def _root(x: Tensor, degree: float) -> Tensor:
+    """Of a number that is not negative, with slope 0 at 0: that of torch's norms."""
+    none = x == 0
+    safe = torch.where(none, 1.0, x)
+    return torch.where(none, 0.0, safe.sqrt() if degree == 2 else safe.pow(1 / degree))
 
 
 def var(x: Tensor, dim: Dims = None, correction: float | None = None, keepdim: bool = False) -> Tensor:
@@ -139,7 +146,7 @@ def var(x: Tensor, dim: Dims = None, correction: float | None = None, keepdim: b
 
 
 def std(x: Tensor, dim: Dims = None, correction: float | None = None, keepdim: bool = False) -> Tensor:
-    return var(x, dim, correction, keepdim).sqrt()
+    return _root(var(x, dim, correction, keepdim), 2)
 
 
 def var_mean(

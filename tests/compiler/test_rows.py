@@ -103,6 +103,36 @@ def test_steps_of_a_given_size_end_alone_where_a_state_is_not_finite():
     assert not grad[1].any()
 
 
+class Gated(nn.Module):
+    """What comes from the time alone differs from row to row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.gate, self.shift = nn.Linear(2, 2), nn.Linear(1, 2), nn.Linear(1, 2, bias=False)
+        self.mix = nn.Linear(2, 2)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        gate = self.mix(torch.sigmoid(self.gate(t[:, None])))
+        return torch.tanh(self.layer(y)) * gate + self.shift(t[:, None] + 0 * y[:, :1])
+
+
+@pytest.mark.parametrize("rows", [1, 5, 130])
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+def test_layers_of_the_time_get_the_gradient_of_each_row(method, rows):
+    torch.manual_seed(1)
+    net, (y0, _) = Gated().double(), states(rows)
+    asked = {"method": method, "first_step": 0.05, "t_span": (0.0, torch.linspace(0.3, 1.4, rows))}
+    found = []
+    for field in (fastode.compile(net), net):
+        with fastode.stats() as log:
+            y = fastode.solve(field, y0, **asked).y
+        found.append((served(log), torch.autograd.grad(y.square().sum(), [y0, *net.parameters()])))
+    (engine, got), (_, wanted) = found
+    assert engine == "compiled"
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+
+
 def test_a_network_and_its_parameters():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 2)).double()

@@ -282,6 +282,34 @@ def test_many_outputs_inside_one_step_are_the_interpolant_of_the_loop(method):
     assert found.stats.n_accepted <= 3
 
 
+#: at zero, where some derivatives are a matter of choice
+AT_ZERO = {
+    "norm": lambda t, y: y / (1 + y.norm(dim=-1, keepdim=True)),
+    "norm of degree 1": lambda t, y: y / (1 + y.norm(p=1, dim=-1, keepdim=True)),
+    "norm of degree 3": lambda t, y: y / (1 + y.norm(p=3, dim=-1, keepdim=True)),
+    "norm of degree inf": lambda t, y: y / (1 + y.norm(p=float("inf"), dim=-1, keepdim=True)),
+    "standard deviation": lambda t, y: y / (1 + y.std(-1, keepdim=True)),
+    "normalize": lambda t, y: 1e-9 * nn.functional.normalize(y, dim=-1) - y,
+    "cosine similarity": lambda t, y: 1e-9 * nn.functional.cosine_similarity(y, y + 1, dim=-1)[:, None] - y,
+    "abs": lambda t, y: y.abs(),
+    "power": lambda t, y: y.abs() ** 1.5 - y**2 + y,
+    "relu": lambda t, y: torch.relu(y) + nn.functional.leaky_relu(y) + nn.functional.elu(y),
+    "relu6": lambda t, y: nn.functional.relu6(y) + nn.functional.hardtanh(y + 1),
+    "clamp": lambda t, y: y.clamp(0, 1) + y.clamp(min=0),
+    "maximum": lambda t, y: torch.maximum(y, -y) + torch.minimum(y, torch.zeros_like(y)),
+    "product": lambda t, y: y.prod(-1, keepdim=True) + y.cumprod(-1) + y**0,
+    "sinc": lambda t, y: torch.sinc(y) + nn.functional.softsign(y),
+}
+
+
+@pytest.mark.parametrize("name", AT_ZERO)
+@pytest.mark.parametrize("start", [[[0.0, 0.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]], ids=["one row", "two rows"])
+def test_derivatives_at_zero_are_those_that_torch_chooses(name, start):
+    y0 = torch.tensor(start, requires_grad=True)
+    found = assert_same(AT_ZERO[name], y0, torch.tensor([0.0, 0.5]), method="rk4", options={"step_size": 0.25})
+    assert bool(found.grads[0].isfinite().all())
+
+
 def test_a_gradient_that_misses_most_outputs_is_right():
     func, t = Timed(), torch.tensor(FORWARD)
     y0 = torch.randn(3, 2, requires_grad=True)
