@@ -59,7 +59,16 @@ void combine(T* out, const T* y, int count, const T* const* k, const T* w, Steps
 
 template <class T>
 void add_scaled(T* out, const T* g, T w, Steps<T> steps, Index features, Index lanes) {
-  const auto add = [&](Index i, Vec<T> dt) { store(out + i, fma(splat(w) * dt, load(g + i), load(out + i))); };
+  const auto sum = [&](Index i, Vec<T> dt) { return fma(splat(w) * dt, load(g + i), load(out + i)); };
+  const auto add = [&](Index i, Vec<T> dt) { store(out + i, sum(i, dt)); };
+  if (lanes == 1) {
+    // what is behind the features that the field sees, such as the cotangent of a density, is not to change
+    const Index whole = features / LANES<T> * LANES<T>;
+    over_tile<false>(steps, whole, 1, add);
+    const Vec<T> rest = sum(whole, splat(*steps.dt));
+    for (Index i = whole; i < features; ++i) out[i] = rest[i - whole];
+    return;
+  }
   if (steps.per_lane) over_tile<true>(steps, features, lanes, add);
   else over_tile<false>(steps, features, lanes, add);
 }

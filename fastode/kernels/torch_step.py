@@ -25,7 +25,7 @@ def stage_times(nodes: Sequence[float] | Tensor, t: Tensor, dt: Tensor, t1: Tens
 
 def nan_where_broken(y1: Parts) -> Tensor:
     """The error of rows without an estimate, [R] float64: 0, or NaN where the new state is not finite."""
-    return torch.stack([(p.abs() * 0).flatten(1).sum(dim=1) for p in y1]).sum(dim=0).to(torch.float64)
+    return torch.stack([(p.abs() * 0).unsqueeze(-1).flatten(1).sum(dim=1) for p in y1]).sum(dim=0).to(torch.float64)
 
 
 class TorchStep(Measured):

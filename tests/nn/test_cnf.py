@@ -102,6 +102,26 @@ def test_the_three_gradients_agree(make, trace):
         torch.testing.assert_close(backsolve, tape, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3, 9])
+@pytest.mark.parametrize("rows", [1, 2, 3, 17])
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+@pytest.mark.parametrize("how", [{"method": "rk4", "options": {"step_size": 0.2}}, {"rtol": 1e-6, "atol": 1e-6}])
+def test_a_few_points_have_the_gradients_of_the_step_loop(how, trace, rows, dim):
+    torch.manual_seed(rows)
+    field = MLPField(dim, (5, 5)).double()
+    x, noise = torch.randn(2, rows, dim, dtype=torch.float64)
+    found = []
+    for native in (True, False):
+        cnf = CNF(field, trace=trace, compile=native, **how)
+        point = x.clone().requires_grad_()
+        loss = cnf.log_prob(point, noise=noise).sin().sum()
+        found.append((cnf.served_by[0], [loss, *torch.autograd.grad(loss, [point, *field.parameters()])]))
+    (engine, ours), (_, loop) = found
+    assert engine == "compiled" or dim > 8
+    for a, b in zip(ours, loop, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("gradient", ["autograd", "discrete"])
 def test_log_prob_passes_gradcheck(gradient):
     torch.manual_seed(0)

@@ -221,6 +221,20 @@ def test_a_state_of_parts_is_solved_like_one_of_their_sum() -> None:
     torch.testing.assert_close(found.y["b"][0], 2 * torch.exp(-torch.ones(3, dtype=double)), rtol=1e-7, atol=1e-8)
 
 
+@each_engine
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_a_part_of_one_number_a_row(method: str, engine: str) -> None:
+    y0 = torch.linspace(0.1, 1.0, 5, dtype=double)
+    first_step = 0.1 if method == "rk4" else None
+    both = solve(
+        lambda t, s: (-s[0], -2 * s[1]), (y0, y0[:, None].expand(5, 2)), (0.0, 1.0), method=method, engine=engine,
+        first_step=first_step, rtol=1e-9, atol=1e-9,
+    )  # fmt: skip
+    assert both.y[0].shape == (5,) and both.y[1].shape == (5, 2)
+    torch.testing.assert_close(both.y[0], y0 * torch.tensor(-1.0, dtype=double).exp(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(both.y[1][:, 1], y0 * torch.tensor(-2.0, dtype=double).exp(), rtol=1e-4, atol=0)
+
+
 def test_first_steps_and_limits_of_each_row() -> None:
     y0, mu = oscillators(3)
     first = torch.tensor([0.01, 0.02, 0.04], dtype=double)

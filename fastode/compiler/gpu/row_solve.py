@@ -48,7 +48,7 @@ class FusedRows(NativeRows):
         """All steps of all rows, into ``clock`` and ``outputs``; if they are kept, the record of the accepted ones and
         how many outputs each row reached before its end."""
         outputs.start(clock.t, clock.y)
-        y0 = problem.y0[0].detach().flatten(1)
+        y0 = _features(problem.y0[0].detach())
         everyone = torch.arange(len(y0), device=y0.device)
         with on_device_of(y0):
             begin = clock.all.take(everyone), outputs.next.clone()
@@ -69,10 +69,10 @@ class FusedRows(NativeRows):
         return RowRecord.for_steps(y0, max(1, min(_STEPS, _BYTES // of_one)))
 
     def _solve(self, problem: Problem, clock: RowsClock, outputs: RowOutputs, record: RowRecord | None) -> None:
-        y, times = clock.y[0].flatten(1), outputs.due[:, :-1].contiguous()
+        y, times = _features(clock.y[0]), outputs.due[:, :-1].contiguous()
         solve_rows(
             self.program, self.tableau, y, *self.inputs, clock.all, _tolerances(problem, y), self.controller,
-            self.max_steps, times, outputs.next, outputs.ys[0].flatten(2), record,
+            self.max_steps, times, outputs.next, _features(outputs.ys[0], 2), record,
         )  # fmt: skip
 
     def sweep(
@@ -92,10 +92,15 @@ class FusedRows(NativeRows):
         with torch.no_grad(), on_device_of(y):
             found = sweep_rows(
                 sweep, self.tableau, record, outputs.clock.all.n_accepted, times, reached,
-                grad_ys.flatten(2), grad_y.flatten(1), inputs[:n], inputs[n:],
+                _features(grad_ys, 2), _features(grad_y), inputs[:n], inputs[n:],
             )  # fmt: skip
         grad_y.copy_(found.y.view_as(grad_y))
         return found.of_inputs(n, len(wanted))
+
+
+def _features(x: Tensor, leading: int = 1) -> Tensor:
+    """``x`` with all axes behind the leading ones as one, a single feature where there is none."""
+    return x.unsqueeze(-1).flatten(leading)
 
 
 def _tolerances(problem: Problem, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -150,6 +150,18 @@ def test_rows_of_their_own_and_their_gradient(on_gpu: Callable[[bool], None], se
     both(on_gpu, run)
 
 
+def test_rows_of_a_single_number(on_gpu: Callable[[bool], None]) -> None:
+    field = fastode.compile(lambda t, y: -y * torch.cos(t))
+    y0 = torch.linspace(0.2, 1.5, 5, dtype=torch.float64, requires_grad=True)
+
+    def run() -> list[Tensor]:
+        solution = fastode.solve(field, y0, t_eval=torch.linspace(0, 1, 4).double())
+        assert solution.ys.shape == (5, 4)
+        return [solution.ys, *torch.autograd.grad(solution.ys.sum() + solution.y.square().sum(), [y0])]
+
+    both(on_gpu, run)
+
+
 def test_more_steps_than_there_was_room_for(on_gpu: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastode.compiler.gpu.row_solve._STEPS", 3)
     test_rows_of_their_own_and_their_gradient(on_gpu, {})
