@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -263,10 +264,16 @@ class BackwardSolve:
         assert isinstance(tableau, ButcherTableau)
         problem.t = torch.stack([self.t[-1], self.t[0]])
         clock = request.clock(problem, stops)
+        # the limit is one between two requested times, which the solve passes unless there is a cotangent
+        ends = [0, *sorted(stops.values()), len(times) - 1]
+        clock.max_steps *= max(b - a for a, b in pairwise(ends))
         outputs = Outputs(problem, clock)
 
         def jump(t: float, y: Parts) -> Parts:
-            return self._at_output(y, stops[t]) if t in stops else y
+            if t not in stops:
+                return y
+            clock.since_output = 0
+            return self._at_output(y, stops[t])
 
         engine = request.engine(self.stats)
         integrate(problem, tableau, engine, clock, outputs, first_step=first_step(request), jump=jump)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -115,6 +116,20 @@ def test_times_without_a_cotangent_cost_nothing() -> None:
         return func.times
 
     assert len(cost(torch.linspace(0, 2, 40, dtype=torch.float64))) == len(cost(MANY[[0, -1]]))
+
+
+@pytest.mark.parametrize("loss", [lambda y: y.square().sum(), lambda y: y[-1].square().sum()], ids=["all", "last"])
+def test_the_limit_on_steps_counts_between_two_times(loss: Callable[[Tensor], Tensor]) -> None:
+    """As in torchdiffeq, which solves back from each requested time to the one before."""
+    t = torch.linspace(0, 4, 9, dtype=torch.float64)
+    settings: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-7, "loss": loss}
+    with fastode.stats() as log:
+        _, free = gradients(backsolve, Net(), Y0, t, **settings)
+    limit = max(log[1].n_steps // 4, 1)
+    _, bounded = gradients(backsolve, Net(), Y0, t, options={"max_num_steps": limit}, **settings)
+    assert all(torch.equal(a, b) for a, b in zip(free, bounded, strict=True))
+    with pytest.raises(fastode.TooManySteps, match="max_num_steps"):
+        gradients(backsolve, Net(), Y0, t, adjoint_options={"max_num_steps": 1}, **settings)
 
 
 def test_one_time_is_the_identity() -> None:
