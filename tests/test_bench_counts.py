@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from repository import importable
 from torch import Tensor
 from torch.autograd import DeviceType
 
 import fastode
 
 pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdiffeq")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-try:
+with importable():
     from bench import launches
     from bench.cases import device_counts
     from bench.cases.dispatch import Operators
     from bench.problems import Rotation
-finally:
-    sys.path.remove(str(ROOT))
 
 
 class Counter:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from repository import importable
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 
 import fastode
 
 pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdiffeq")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-try:
+with importable():
     from bench import profiles
     from bench.cases import all_cases, device_counts
     from bench.compiled import odeint_sides
@@ -29,8 +26,6 @@ try:
     from bench.measure import Effort, Row, run_case
     from bench.problems import Counted, MLPField, forward_side, joined, training_side
     from bench.report import GPU_COLUMNS, from_json, json_line, report, slower_engines
-finally:
-    sys.path.remove(str(ROOT))
 
 AT_ONCE = Effort(seconds=0.0, rounds=1, inner=0.0)
 OF_A_GPU = all_cases(tiny=True, device="cuda")

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import ROOT, importable
 
 pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdiffeq")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-try:
+with importable():
     from bench import cases_apart, child, everything, processes
     from bench.__main__ import main
     from bench.budget import Budget
@@ -25,8 +24,6 @@ try:
     from bench.options import Options, findings_of, leave
     from bench.out_report import write
     from bench.parts import Findings, Part, run_parts
-finally:
-    sys.path.remove(str(ROOT))
 
 FACTS = {
     "device": "", "cpu": "a CPU", "instruction_set": "avx2", "load": 0.1, "machine": "Linux", "python": "3",

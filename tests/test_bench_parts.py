@@ -9,18 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import importable
 
 pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdiffeq")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-try:
+with importable():
     from bench import gpu_tests
     from bench.budget import Budget
     from bench.parts import Findings
     from bench.profiles import profile_all
     from bench.tuning import Trial, measure
-finally:
-    sys.path.remove(str(ROOT))
 
 
 def test_a_solve_that_cannot_be_profiled_does_not_stop_the_others(tmp_path: Path) -> None:

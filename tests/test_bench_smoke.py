@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import ROOT, importable
 from torch import Tensor
 
 import fastode
 
 pytest.importorskip("torchdiffeq", reason="the benchmark measures beside torchdiffeq")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-try:
+with importable():
     from bench.batches import COUNTED_KINDS, Batch, VanDerPol, batch
     from bench.cases import all_cases
     from bench.compiled import odeint_sides
@@ -32,8 +31,6 @@ try:
     from bench.problems import Counted, MLPField, training_side
     from bench.report import left_out, report, step_cells
     from bench.steps import count_steps
-finally:
-    sys.path.remove(str(ROOT))
 
 CASES = all_cases(tiny=True)
 AT_ONCE = Effort(seconds=0.0, rounds=1, inner=0.0)

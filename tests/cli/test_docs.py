@@ -1,17 +1,16 @@
 """What README and docs say: their code runs, their tables are complete."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 from fastode.methods import methods
 from fastode.methods.scipy_solver import METHOD as SCIPY
 from fastode.options import ADAPTIVE_OPTIONS, GRID_OPTIONS
 from fastode.training import TrainConfig
 
-ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "README.zh-CN.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 
 

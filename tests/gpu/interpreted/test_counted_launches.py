@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from gpu_lab.counting import counting_launches
+from repository import importable
 from torch import Tensor
 
 import fastode
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))
-try:
+with importable():
     from bench import launches
     from bench.problems import Rotation
-finally:
-    sys.path.remove(str(ROOT))
 
 HOW = {"rtol": 1e-3, "atol": 1e-3}
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
+from repository import importable
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))
-try:
+with importable():
     from bench import tuned_kernels
     from bench.budget import Budget
     from bench.parts import Findings
     from bench.tuned_kernels import TracedField, step_trials
     from bench.tuning import WORST_ERROR, measure
-finally:
-    sys.path.remove(str(ROOT))
 
 ELEMENTS = 5000
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).parents[3]
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
 #: in which order threads, warps and blocks run
 ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 7}
