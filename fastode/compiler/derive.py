@@ -74,8 +74,8 @@ class Adjoint:
 def adjoint(
     program: Program,
     constants: Iterable[int],
-    arguments: Sequence[int] = (),
-    shared_time: bool = True,
+    arguments: Sequence[int],
+    shared_time: bool,
     time: bool = False,
 ) -> Adjoint:
     """The vector-Jacobian product of a program with one output.
