@@ -18,6 +18,7 @@ from ..tableau import ButcherTableau
 from .compiled import CompiledField, Native
 from .dense import DenseJob
 from .engine import Job, Lowered, solved
+from .evaluate import evaluate
 from .gpu.refusal import NotFused
 from .moving_grid import MovingGridJob, moves, moving_grid
 from .refusal import NotServed
@@ -86,18 +87,26 @@ def solve_natively(
                 raise NotServed("gradients of a grid on a GPU")
             constants += moving_grid(t, job.steps, options or {})
             job = job.of_kind(MovingGridJob)
-    elif times_move and divergence is not None:
-        raise NotServed("gradients of the times of a density")
-    if divergence is not None:
-        y0 = torch.cat([y0, y0.new_zeros(len(y0), 1)], 1)
-    shape = (len(t), *y0.shape)
-    if times_move:
-        shifts = t - t.detach()
-        y0 = _moved(field, t[0], y0, args, -shifts[0])
-    y = dense(y0)
     arguments = _arguments_of(native, args)
     if noise is not None:
         arguments.append(dense(noise.to(y0.dtype)))
+    if divergence is not None:
+        y0 = torch.cat([y0, y0.new_zeros(len(y0), 1)], 1)
+    shape = (len(t), *y0.shape)
+
+    def moved(t: Tensor, y: Tensor, shift: Tensor) -> Tensor:
+        """``y`` at ``t`` with the gradient of moving along the field; ``shift`` is zero."""
+        with torch.no_grad():
+            if divergence is None:
+                slope: Tensor = field(t.to(y.dtype), y, *args)
+            else:
+                (slope,) = evaluate(native.traced.program, t, y[:, :-1], arguments, constants)
+        return y + shift.to(y.dtype) * slope
+
+    if times_move:
+        shifts = t - t.detach()
+        y0 = moved(t[0], y0, -shifts[0])
+    y = dense(y0)
     if on_gpu(y):
         job = fused_job(field, y, arguments, constants, job)
     elif divergence is None and not args and not options and not times_move:
@@ -106,7 +115,7 @@ def solve_natively(
     if out.shape != shape:
         out = out.view(shape)
     if times_move:
-        out = torch.stack([_moved(field, u, y, args, s) for u, y, s in zip(t, out, shifts, strict=True)])
+        out = torch.stack([moved(u, y, s) for u, y, s in zip(t, out, shifts, strict=True)])
     return out
 
 
@@ -236,13 +245,6 @@ def fused_program(
     except NotFused as refusal:
         raise NotServed(str(refusal)) from refusal
     return program
-
-
-def _moved(field: CompiledField, t: Tensor, y: Tensor, args: tuple[Any, ...], shift: Tensor) -> Tensor:
-    """``y`` at ``t`` with the gradient of moving along the field; ``shift`` is zero."""
-    with torch.no_grad():
-        slope: Tensor = field(t.to(y.dtype), y, *args)
-    return y + shift.to(y.dtype) * slope
 
 
 def _tableau(method: str | None) -> ButcherTableau:

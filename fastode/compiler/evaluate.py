@@ -37,7 +37,7 @@ def evaluate(
         x = [values[i] for i in op.inputs]
         match op.name:
             case "time":
-                value = torch.as_tensor(t, dtype=y.dtype).reshape(-1, 1)
+                value = torch.as_tensor(t, dtype=y.dtype, device=y.device).reshape(-1, 1)
             case "state":
                 value = y
             case "argument":
@@ -45,7 +45,7 @@ def evaluate(
             case "vector":
                 value = constants[op.data[0]].reshape(1, op.width)
             case "literal":
-                value = torch.full((1, 1), op.data[0], dtype=y.dtype)
+                value = torch.full((1, 1), op.data[0], dtype=y.dtype, device=y.device)
             case "affine":
                 index, transposed = op.data
                 matrix = constants[index]

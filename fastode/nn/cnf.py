@@ -105,66 +105,72 @@ class CNF(nn.Module):
         """Shown by ``print(module)``."""
         return f"dim={self.dim}, t_span={self.t_span}, trace={self.trace!r}, settings={self.settings}"
 
-    def forward(self, z: Tensor, *, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, *, noise: Tensor | None = None, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """From the base to the data.
 
         Args:
             z: ``[B, D]`` floating; points at ``t_span[0]``.
             noise: ``[B, D]``; Hutchinson's noise, drawn anew for each call when absent.
+            t: ``[2]``; times of base and data instead of ``t_span``. They may require grad: a flow learns how long it
+                runs.
 
         Returns:
             ``x: [B, D]`` and ``log |det dx/dz|: [B]``.
         """
-        x, log_det = self._transport(self._check(z, "z"), self.t_span, noise)
+        z = self._check(z, "z")
+        x, log_det = self._transport(z, self._times(t, z), noise)
         if self.affine is None:
             return x, log_det
         return self.affine(x), log_det + self.affine.log_det()
 
-    def inverse(self, x: Tensor, *, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, x: Tensor, *, noise: Tensor | None = None, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """From the data to the base.
 
         Args:
             x: ``[B, D]`` floating; points at ``t_span[1]``.
             noise: ``[B, D]``; Hutchinson's noise, drawn anew for each call when absent.
+            t: as in :meth:`forward`: the time of the base, then that of the data.
 
         Returns:
             ``z: [B, D]`` and ``log |det dz/dx|: [B]``.
         """
         x = self._check(x, "x")
         u = x if self.affine is None else self.affine.inverse(x)
-        z, log_det = self._transport(u, self.t_span[::-1], noise)
+        z, log_det = self._transport(u, self._times(t, x).flip(0), noise)
         return z, log_det if self.affine is None else log_det - self.affine.log_det()
 
-    def log_prob(self, x: Tensor, *, noise: Tensor | None = None) -> Tensor:
+    def log_prob(self, x: Tensor, *, noise: Tensor | None = None, t: Tensor | None = None) -> Tensor:
         """Natural logarithm of the density at ``x: [B, D]``, as ``[B]``.
 
-        With ``trace="hutchinson"`` it is an unbiased estimate; ``noise`` as in :meth:`inverse`.
+        With ``trace="hutchinson"`` it is an unbiased estimate; ``noise`` and ``t`` as in :meth:`inverse`.
         """
-        z, log_det = self.inverse(x, noise=noise)
+        z, log_det = self.inverse(x, noise=noise, t=t)
         return self.base.log_prob(z) + log_det
 
-    def sample(self, n: int) -> Tensor:
-        """``n`` draws as ``[n, D]``, from torch's global generator, without gradients."""
+    def sample(self, n: int, *, t: Tensor | None = None) -> Tensor:
+        """``n`` draws as ``[n, D]``, from torch's global generator, without gradients; ``t`` as in :meth:`forward`."""
         if n < 1:
             raise InvalidArgument(f"`n={n}` must be at least 1; for example `cnf.sample(1000)`")
         like = next((p for p in (*self.parameters(), *self.buffers()) if p.is_floating_point()), torch.empty(0))
         with torch.no_grad():
-            return self.trajectory(self.base.sample(n, like.dtype, like.device), n_times=2)[-1]
+            return self.trajectory(self.base.sample(n, like.dtype, like.device), n_times=2, t=t)[-1]
 
-    def trajectory(self, z: Tensor, n_times: int = 50) -> Tensor:
+    def trajectory(self, z: Tensor, n_times: int = 50, *, t: Tensor | None = None) -> Tensor:
         """The path of points from base to data, without its density.
 
         Args:
             z: ``[B, D]``; points at ``t_span[0]``.
             n_times: number of equally spaced times, both ends included.
+            t: as in :meth:`forward`; not differentiated.
 
         Returns:
             ``[n_times, B, D]``. With ``affine``, all of it in the coordinates of the data.
         """
         z = self._check(z, "z")
-        t = torch.linspace(*self.t_span, n_times, dtype=z.dtype, device=z.device)
+        start, end = self._times(t, z).tolist()
+        times = torch.linspace(start, end, n_times, dtype=z.dtype, device=z.device)
         func = self.compiled.field(self.func) if self._may_be_native else self.func
-        path: Tensor = self.settings.solve(func, z, t, trained_parameters(self.func))
+        path: Tensor = self.settings.solve(func, z, times, trained_parameters(self.func))
         self.compiled.note()
         if self.affine is None:
             return path
@@ -178,13 +184,20 @@ class CNF(nn.Module):
         other.trace = trace or self.trace
         return other
 
-    def _transport(self, z: Tensor, span: tuple[float, ...], noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The points at ``span[1]`` and the integral of the divergence on the way there."""
+    def _times(self, t: Tensor | None, like: Tensor) -> Tensor:
+        """Times of base and data, [2]."""
+        if t is None:
+            return torch.tensor(self.t_span, dtype=like.dtype, device=like.device)
+        if not isinstance(t, Tensor) or t.shape != (2,) or not t.is_floating_point():
+            raise InvalidArgument(f"`t={t!r}` must be a floating tensor of two times, those of base and data")
+        return t.to(like)
+
+    def _transport(self, z: Tensor, t: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The points at ``t[1]`` and the integral of the divergence on the way there from ``t[0]``."""
         if self.trace == "hutchinson" and noise is None:
             noise = sample_noise(z.detach(), self.noise)
         if self.trace == "exact":
             noise = None
-        t = torch.tensor(span, dtype=z.dtype, device=z.device)
         reason = ""
         if self._may_be_native:
             s = self.settings

@@ -122,6 +122,62 @@ def test_a_few_points_have_the_gradients_of_the_step_loop(how, trace, rows, dim)
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
+TIMED = [{"method": "rk4"}, {"method": "rk4", "options": {"step_size": 0.3}}, {"rtol": 1e-9, "atol": 1e-9}]
+
+
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+@pytest.mark.parametrize("how", TIMED, ids=["two times", "rk4", "dopri5"])
+def test_a_flow_learns_how_long_it_runs(how, trace):
+    """Natively, by the step loop, and by differences."""
+    torch.manual_seed(2)
+    field = MLPField(2, (5, 5)).double()
+    x, noise = torch.randn(2, 7, 2, dtype=torch.float64)
+    ends = torch.tensor([0.1, 1.2], dtype=torch.float64)
+
+    def loss(times, **more):
+        flow = CNF(field, trace=trace, **how, **more)
+        z, log_det = flow.inverse(x, noise=noise, t=times)
+        y, _ = flow.forward(z, noise=noise, t=times)
+        return (z.sin() + y.cos()).sum() + log_det.square().sum(), flow.served_by[0]
+
+    found = []
+    for native, gradient in ((True, "discrete"), (False, "discrete"), (False, "autograd"), (False, "backsolve")):
+        if gradient == "backsolve" and "method" in how:
+            continue  # as exact as the grid
+        t = ends.clone().requires_grad_()
+        value, engine = loss(t, compile=native, gradient=gradient)
+        assert (engine == "compiled") == native
+        found.append(torch.autograd.grad(value, t)[0])
+    with torch.no_grad():
+        moves = 1e-4 * torch.eye(2, dtype=torch.float64)
+        by_differences = torch.stack([(loss(ends + m)[0] - loss(ends - m)[0]) / 2e-4 for m in moves])
+    # of chosen steps native code gives the gradient of the exact flow
+    tolerance = 1e-9 if "method" in how else 1e-5
+    for other in found[1:]:
+        torch.testing.assert_close(found[0], other, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(found[0], by_differences, rtol=1e-5, atol=1e-5)
+
+
+def test_other_times_are_those_of_another_span():
+    torch.manual_seed(0)
+    field = MLPField(2, (8,)).double()
+    x = torch.randn(5, 2, dtype=torch.float64)
+    t = torch.tensor([0.2, 0.9])
+    flow, other = CNF(field), CNF(field, t_span=(float(t[0]), float(t[1])))
+    assert torch.equal(flow.log_prob(x, t=t), other.log_prob(x))
+    assert torch.equal(flow.trajectory(x, 5, t=t), other.trajectory(x, 5))
+    torch.manual_seed(1)
+    drawn = flow.sample(3, t=t)
+    torch.manual_seed(1)
+    assert torch.equal(drawn, other.sample(3))
+
+
+@pytest.mark.parametrize("t", [1.0, (0.0, 1.0), torch.zeros(3), torch.tensor([0, 1])], ids=["one", "tuple", "3", "int"])
+def test_times_that_are_not_two_are_refused(t):
+    with pytest.raises(InvalidArgument, match=r"`t=.* must be a floating tensor of two times, those of base and data"):
+        CNF(MLPField(2)).log_prob(torch.zeros(4, 2), t=t)
+
+
 @pytest.mark.parametrize("gradient", ["autograd", "discrete"])
 def test_log_prob_passes_gradcheck(gradient):
     torch.manual_seed(0)

@@ -150,6 +150,19 @@ def test_rows_of_their_own_and_their_gradient(on_gpu: Callable[[bool], None], se
     both(on_gpu, run)
 
 
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+def test_a_flow_whose_times_require_grad(on_gpu: Callable[[bool], None], trace: str) -> None:
+    flow = CNF(Net(), 2, trace=trace, rtol=1e-3, atol=1e-3)
+    x, noise = torch.randn(2, 5, 2).double()
+
+    def run() -> list[Tensor]:
+        t = torch.tensor([0.1, 0.8], dtype=torch.float64, requires_grad=True)
+        log_prob = flow.log_prob(x, noise=noise, t=t)
+        return [log_prob.detach(), *torch.autograd.grad(log_prob.sum(), [t])]
+
+    both(on_gpu, run)
+
+
 def test_rows_of_a_single_number(on_gpu: Callable[[bool], None]) -> None:
     field = fastode.compile(lambda t, y: -y * torch.cos(t))
     y0 = torch.linspace(0.2, 1.5, 5, dtype=torch.float64, requires_grad=True)
