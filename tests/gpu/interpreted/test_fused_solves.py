@@ -217,6 +217,10 @@ def test_failures_are_those_of_the_cpu(on_gpu: Callable[[bool], None]) -> None:
         ("each feature", lambda f, y, t: fastode.odeint(fastode.compile(f), y, t, rtol=torch.tensor([1e-3, 1e-4]))),
         ("steps must end", lambda f, y, t: fastode.odeint(fastode.compile(f), y, t, options={"step_t": t[:1] + 0.5})),
         ("steps must end", lambda f, y, t: fastode.solve(fastode.compile(f), y, t_eval=t, step_t=t[:1] + 0.5)),
+        (
+            "gradients of a grid",
+            lambda f, y, t: fastode.odeint(fastode.compile(f), y, t.clone().requires_grad_(), method="rk4"),
+        ),
     ],
 )
 def test_what_no_kernel_serves_takes_the_loop_and_says_why(
