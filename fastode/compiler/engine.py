@@ -189,7 +189,7 @@ class Job:
         Raises:
             StepSizeUnderflow, TooManySteps, NonFiniteState: the solve failed.
         """
-        steps = self.steps
+        steps, (constants, _) = self.steps, self._apart(constants)
         out = torch.empty((len(self.times), self.rows, self.features), dtype=y0.dtype)
         if isinstance(steps, AdaptiveSteps):
             return out, self._chosen(steps, y0, arguments, constants, keep, out)
@@ -249,32 +249,22 @@ class Job:
         wanted: Sequence[bool],
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Gradients of the initial state, and of those arguments and constants that are wanted."""
-        return self._swept(record, grad, y0, arguments, constants, wanted)
-
-    def _swept(
-        self,
-        record: Any,
-        grad: Tensor,
-        y0: Tensor,
-        arguments: Sequence[Tensor],
-        constants: Sequence[Tensor],
-        wanted: Sequence[bool],
-        of_grid: tuple[int, int] = (0, 0),
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """As :meth:`sweep`.
-
-        Args:
-            of_grid: addresses for the gradients of the points of a grid, and of the fractions of its outputs.
-        """
         stats = new_stats(self.name, "backward")
         stats.engine = "compiled"
-        places = GradientPlaces([*arguments, *constants], len(arguments), wanted)
-        grad_y0 = torch.empty_like(y0)
-        program = self.lowered.adjoint(places.constants, places.arguments, time=bool(of_grid[0]))
+        constants, grid = self._apart(constants)
+        inputs = [*arguments, *constants]
+        places = GradientPlaces(inputs, len(arguments), wanted[: len(inputs)])
+        grad_y0, of_grid = torch.empty_like(y0), [torch.zeros_like(x, dtype=torch.float64) for x in grid]
+        program = self.lowered.adjoint(places.constants, places.arguments, time=bool(grid))
         call = self._call(program, y0, arguments, constants)
-        account = call.sweep(record, grad.data_ptr(), grad_y0.data_ptr(), *places.addresses, *of_grid)
+        addresses = [g.data_ptr() for g in of_grid] or (0, 0)
+        account = call.sweep(record, grad.data_ptr(), grad_y0.data_ptr(), *places.addresses, *addresses)
         stats.n_func = account[1]
-        return grad_y0, places.gradients
+        return grad_y0, [*places.gradients, *[g.to(x.dtype) for g, x in zip(of_grid, grid, strict=True)]]
+
+    def _apart(self, constants: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The program's constants, and the points and fractions of a grid that requires grad, or none."""
+        return constants, ()
 
     def _call(
         self, program: _native.FieldProgram, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor]

@@ -18,27 +18,8 @@ from .steps import GridSteps, direction
 class MovingGridJob(Job):
     """A solve along a grid; the last two of its constants are what :func:`moving_grid` returns."""
 
-    def run(
-        self, y0: Tensor, arguments: Sequence[Tensor], constants: Sequence[Tensor], keep: bool
-    ) -> tuple[Tensor, Any]:
-        """As :meth:`Job.run`; the grid is that of ``steps``, where the same numbers are."""
-        return super().run(y0, arguments, constants[:-2], keep)
-
-    def sweep(
-        self,
-        record: Any,
-        grad: Tensor,
-        y0: Tensor,
-        arguments: Sequence[Tensor],
-        constants: Sequence[Tensor],
-        wanted: Sequence[bool],
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """As :meth:`Job.sweep`."""
-        *constants, points, x = constants
-        of_points, of_x = (torch.zeros_like(p, dtype=torch.float64) for p in (points, x))
-        addresses = of_points.data_ptr(), of_x.data_ptr()
-        grad_y0, found = self._swept(record, grad, y0, arguments, constants, wanted[:-2], addresses)
-        return grad_y0, [*found, of_points.to(points.dtype), of_x.to(x.dtype)]
+    def _apart(self, constants: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        return constants[:-2], constants[-2:]
 
 
 def moves(t: Tensor, options: Mapping[str, Any]) -> bool:
