@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .gradients.row_times import flow
 from .options import Request
 from .stats import SolveStats
 from .tree import flatten
@@ -49,12 +50,6 @@ def _moved(request: Request) -> Request:
 
     Its slope carries gradients, so that second derivatives are right too. The two evaluations are not counted.
     """
-    problem = request.problem(SolveStats(request.method_name))
     start = request.t[0].detach()
-    shift = (start - request.t[0]).to(problem.real_dtype)
-    time = start.to(problem.real_dtype)
-    slope = problem.field(time, request.y0)
-    middle = tuple([y + shift / 2 * k for y, k in zip(request.y0, slope, strict=True)])
-    slope = problem.field(time + shift / 2, middle)
-    moved = tuple([y + shift * k for y, k in zip(request.y0, slope, strict=True)])
+    moved = flow(request.problem(SolveStats()), None, start, request.y0, start - request.t[0], twice=True)
     return request.with_state(moved, torch.cat([start[None], request.t[1:]]))

@@ -295,7 +295,7 @@ py::tuple backward(const Call& call, const AnyRecord& record, Address grad_out, 
   const T* given = array<T>(grad_out, cells * static_cast<Index>(steps.outputs.size()), "grad_out");
   T* to = array<T>(grad_y0, cells, "grad_y0");
   const auto [arguments, constants] = places_of_gradients<T>(call, grad_arguments, grad_constants);
-  GridGradients grid{std::vector<double>(steps.t.size() + 1), std::vector<double>(steps.outputs.size())};
+  GridGradients grid;
   const bool moves = grad_points != 0;
   if (moves && (record.quartic || !call.program->has_time_cotangent)) {
     throw py::value_error("gradients of times are those of a grid, by a program with a cotangent of the time");

@@ -77,8 +77,8 @@ struct GridGradients {
 };
 
 // Gradients of sum(grad_out * out): `grad_y0` [rows, features], `grad_arguments` of the arguments differentiated,
-// `grad_constants` in the layout of each constant, where not null; `grad_grid`, unless it is null, of a solve along a grid by a
-// program that has the cotangent of its time.
+// `grad_constants` in the layout of each constant, where not null, added to what is there; and, unless it is null, `grad_grid` of a
+// solve along a grid by a program that has the cotangent of its time.
 template <class T>
 Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T>& record, bool quartic, const T* grad_out,
               T* grad_y0, const std::vector<T*>& grad_arguments, const std::vector<T*>& grad_constants, GridGradients* grad_grid,

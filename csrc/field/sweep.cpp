@@ -241,8 +241,11 @@ Account sweep(const Setting<T>& setting, const Engine<T>& engine, const Record<T
   const std::vector<StepOutputs<T>> outputs = outputs_of_steps(record, setting.method, quartic);
   Workspaces<T> pool(engine, setting.method.stages);
   std::vector<std::unique_ptr<Gradients<T>>> groups(setting.tiling.groups);
-  std::vector<GridGradients> grids(grad_grid == nullptr ? 0 : setting.tiling.groups);
-  for (GridGradients& grid : grids) grid = {std::vector<double>(record.t.size() + 1), std::vector<double>(record.outputs.size())};
+  std::vector<GridGradients> grids;
+  if (grad_grid != nullptr) {
+    *grad_grid = {std::vector<double>(record.t.size() + 1), std::vector<double>(record.outputs.size())};
+    grids.assign(setting.tiling.groups, *grad_grid);
+  }
   std::vector<Index> n_func(setting.tiling.groups);
   Stop stop(interrupt);
   auto task = [&](Index group) {

@@ -1,4 +1,4 @@
-"""Gradients of the times of a solve of rows: spans, times of evaluation, and times of events.
+"""Gradients of times, by the flow: of spans, evaluations and events of rows, and of the start that all rows share.
 
 A state at ``t`` moves along the flow when ``t`` does, and a solve that starts later from the same state is one that
 starts at the same time from a state a little upstream. So these gradients need one evaluation of the field at the
@@ -31,6 +31,7 @@ def flow(problem: Problem, rows: Tensor | None, t: Tensor, y: Parts, s: Tensor, 
     """The states ``y`` of ``rows`` (None for all) at ``t``, moved along the field by ``s``, which is zero.
 
     Args:
+        t, s: of each row, or 0-dim for a solve whose rows share the time.
         twice: whether second derivatives are right too: one midpoint step instead of one Euler step whose slope is
             constant.
     """
