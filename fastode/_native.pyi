@@ -162,6 +162,7 @@ class FieldCall:
         y: int,
         tolerances: tuple[int, int],
         strides: tuple[int, int],
+        parts: Sequence[int],
         outputs: tuple[int, int, int],
         count: int,
         most_states: int,

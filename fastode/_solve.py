@@ -185,7 +185,7 @@ def solve(
         params = tuple(func.parameters()) if isinstance(func, nn.Module) and native is None else ()
     return run(
         RowRequest(
-            problem=problem,
+            problem=problem if native is None else native.problem,
             tableau=tableau,
             engine=chosen,
             controller=rule,
@@ -200,6 +200,7 @@ def solve(
             max_steps=max_steps,
             compact=compact,
             gradient=gradient,
+            restore=problem.restore_state if native is None else native.restore,
             native=native,
             inputs=[x for x in (*params, *args) if isinstance(x, Tensor) and x.requires_grad],
         )

@@ -188,16 +188,20 @@ py::tuple tuple_of(const Account& a) {
   return py::make_tuple(static_cast<int>(a.outcome), a.n_func, a.n_accepted, a.n_rejected, a.t, a.dt);
 }
 
-AdaptiveRule make_rule(std::vector<double> rtol, std::vector<double> atol, const std::array<double, 6>& limits,
-                       double first_step, double max_steps, double max_total_steps, std::vector<Index> parts,
-                       std::vector<double> stops) {
+void check_parts(const std::vector<Index>& parts, Index features) {
   Index end = 0;
   for (const Index part : parts) {
     if (part <= end) throw py::value_error("`parts` must rise");
     end = part;
   }
-  if (parts.empty() || rtol.empty() || rtol.size() != atol.size()) {
-    throw py::value_error("there must be parts, and as many relative as absolute tolerances");
+  if (end != features) throw py::value_error("the last of `parts` must end at the last feature");
+}
+
+AdaptiveRule make_rule(std::vector<double> rtol, std::vector<double> atol, const std::array<double, 6>& limits,
+                       double first_step, double max_steps, double max_total_steps, std::vector<Index> parts,
+                       std::vector<double> stops) {
+  if (rtol.empty() || rtol.size() != atol.size()) {
+    throw py::value_error("there must be tolerances, as many relative as absolute ones");
   }
   return {std::move(rtol), std::move(atol), {limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]},
           first_step,      max_steps,       max_total_steps, std::move(parts), std::move(stops)};
@@ -210,7 +214,7 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
   const Index cells = call.rows * call.features;
   const T* from = array<T>(y0, cells, "y0");
   T* to = dense ? nullptr : array<T>(out, cells * static_cast<Index>(times.size()), "out");
-  if (rule.parts.back() != call.features) throw py::value_error("the last of `parts` must end at the last feature");
+  check_parts(rule.parts, call.features);
   if (rule.rtol.size() != 1 && static_cast<Index>(rule.rtol.size()) != call.features) {
     throw py::value_error("tolerances are one number, or one for each feature");
   }
@@ -345,8 +349,8 @@ void take_row_pieces(AnyRowRecord& r, Address t, Address dt, Address out) {
 template <class T>
 py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits,
                           std::int64_t max_steps, bool choose_first, Address y, const std::array<Address, 2>& tolerances,
-                          const std::array<Index, 2>& strides, const std::array<Address, 3>& outputs, Index count,
-                          Index most_states, bool dense) {
+                          const std::array<Index, 2>& strides, const std::vector<Index>& parts,
+                          const std::array<Address, 3>& outputs, Index count, Index most_states, bool dense) {
   const Bound<T> bound(call);
   const RowState state = row_state(call.rows, arrays);
   const Index cells = call.rows * call.features;
@@ -355,7 +359,8 @@ py::object solve_each_row(const Call& call, const std::vector<Address>& arrays, 
                                    strides[1]};
   const RowOutputTimes<T> times{array<double>(outputs[0], call.rows * (count + 1), "times"), count,
                                 array<Index>(outputs[1], call.rows, "next"), array<T>(outputs[2], cells * count, "out")};
-  const RowRule rule{row_limits(limits, max_steps), choose_first};
+  check_parts(parts, call.features);
+  const RowRule rule{row_limits(limits, max_steps), choose_first, parts};
   T* states = array<T>(y, cells, "y");
   auto record = most_states > 0 || dense ? std::make_shared<AnyRowRecord>(AnyRowRecord{std::vector<RowRecord<T>>()}) : nullptr;
   Signals signals;
@@ -455,9 +460,10 @@ void register_field(py::module_& m) {
       .def("rows",
            [](const Call& call, const std::vector<Address>& arrays, const std::vector<double>& limits, std::int64_t max_steps,
               bool choose_first, Address y, const std::array<Address, 2>& tolerances, const std::array<Index, 2>& strides,
-              const std::array<Address, 3>& outputs, Index count, Index most_states, bool dense) {
-             return BY_ITEMSIZE(call, solve_each_row, arrays, limits, max_steps, choose_first, y, tolerances, strides, outputs,
-                                count, most_states, dense);
+              const std::vector<Index>& parts, const std::array<Address, 3>& outputs, Index count, Index most_states,
+              bool dense) {
+             return BY_ITEMSIZE(call, solve_each_row, arrays, limits, max_steps, choose_first, y, tolerances, strides, parts,
+                                outputs, count, most_states, dense);
            })
       .def("sweep_rows", [](const Call& call, const AnyRowRecord& record, Address y, Address t_last, Address grad_out, Index count,
                             Address grad_pieces, Address grad_y, const std::vector<Address>& grad_arguments,

@@ -51,6 +51,7 @@ class RowSolver {
         atol_(padded_to(tolerance_features_ * lanes_, PAD)),
         mask_(padded_to(lanes_, PAD)),
         sums_(padded_to(lanes_, PAD)),
+        sums_of_part_(padded_to(lanes_, PAD)),
         b_(setting.method.b.data(), stages_),
         error_weights_(setting.method.error.data(), stages_),
         began_(3 * lanes_),
@@ -147,17 +148,33 @@ class RowSolver {
     for (Index f = 0; f < n_; ++f) row[f] = tile[f * lanes_ + l];
   }
 
-  TileTolerance<T> tolerance() const {
-    return {rtol_.data(), atol_.data(), tolerances_.feature_stride == 0 ? 0 : lanes_};
+  // The sum of squares of x in units of the tolerance, in each lane; with several parts, what it were if all parts had the mean
+  // square of the largest.
+  void measure(const T* x, const T* y, const T* y1) {
+    const Index stride = tolerances_.feature_stride == 0 ? 0 : lanes_;
+    const auto of_features = [&](T* sums, Index from, Index end) {
+      const Index at = from * lanes_;
+      engine_.kernels.scaled_squares(sums, x + at, y + at, y1 + at, {rtol_.data() + from * stride, atol_.data() + from * stride, stride},
+                                     end - from, lanes_);
+    };
+    if (rule_.parts.size() == 1) return of_features(sums_.data(), 0, n_);
+    std::fill_n(sums_.data(), lanes_, T(0));
+    Index from = 0;
+    for (const Index end : rule_.parts) {
+      of_features(sums_of_part_.data(), from, end);
+      const T share = static_cast<T>(n_) / static_cast<T>(end - from);
+      for (Index l = 0; l < lanes_; ++l) sums_[l] = nan_max(sums_[l], share * sums_of_part_[l]);
+      from = end;
+    }
   }
 
   double rms(Index l) const { return std::sqrt(static_cast<double>(sums_[l]) / static_cast<double>(std::max<Index>(1, n_))); }
 
   void choose_first(Index from, Index end) {
     std::vector<double> d0(lanes_), d1(lanes_), h0(lanes_);
-    engine_.kernels.scaled_squares(sums_.data(), y_, y_, y_, tolerance(), n_, lanes_);
+    measure(y_, y_, y_);
     for (Index l = 0; l < lanes_; ++l) d0[l] = rms(l);
-    engine_.kernels.scaled_squares(sums_.data(), k_[0], y_, y_, tolerance(), n_, lanes_);
+    measure(k_[0], y_, y_);
     for (Index l = 0; l < lanes_; ++l) {
       d1[l] = rms(l);
       const Index row = std::min(from + l, end - 1);
@@ -174,7 +191,7 @@ class RowSolver {
     const T* both[2] = {tile_.slope_at(trial, stages_ - 1, 0), k_[0]};
     for (Index l = 0; l < lanes_; ++l) tile_.set_step(l, 0.0, 1.0, 0.0);
     tile_.combine(error_, nullptr, Weights<T>(change.data(), 2), both, n_);
-    engine_.kernels.scaled_squares(sums_.data(), error_, y_, y_, tolerance(), n_, lanes_);
+    measure(error_, y_, y_);
     for (Index l = 0; l < lanes_ && from + l < end; ++l) {
       const Index row = from + l;
       if (all_.size[row] == all_.size[row]) continue;
@@ -230,7 +247,7 @@ class RowSolver {
     if (!fresh_) tile_.copy(k_[stages_ - 1], tile_.slope_at(y1_, stages_ - 1, 0), n_);
     if (error_weights_.count == 0) return zero_errors();
     tile_.combine(error_, nullptr, error_weights_, k, n_);
-    engine_.kernels.scaled_squares(sums_.data(), error_, y_, y1_, tolerance(), n_, lanes_);
+    measure(error_, y_, y1_);
   }
 
   // Without an estimate a step is as good as its new state is finite.
@@ -310,7 +327,7 @@ class RowSolver {
   bool fresh_;  // the first slope of a step is evaluated anew
   Buffer<T> memory_;
   Index tolerance_features_;
-  Buffer<T> rtol_, atol_, mask_, sums_;
+  Buffer<T> rtol_, atol_, mask_, sums_, sums_of_part_;
   Weights<T> b_, error_weights_;
   std::vector<std::vector<T>> piece_weights_;
   std::vector<double> began_;

@@ -50,7 +50,8 @@ struct Keeping {
 
 struct RowRule {
   RowLimits limits;
-  bool choose_first;  // where a row's size is NaN
+  bool choose_first;         // where a row's size is NaN
+  std::vector<Index> parts;  // the norm is the largest of those of the parts; where each one ends, in features
 };
 
 // Rows begin in `state` with their `size` set or NaN; `y` are the states, which become the last good ones. The record may be null.

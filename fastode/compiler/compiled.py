@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ..options import CALLBACKS
 from .divergence import is_closed_form, with_exact_divergence, with_hutchinson_divergence
 from .engine import Lowered
 from .gpu.settings import PRECISIONS
+from .packing import Packed, Packing
 from .places import Places
 from .trace import Traced, trace
 
@@ -100,6 +101,7 @@ class CompiledField(nn.Module):
         func: the function.
         memory: for the states that the gradient of a solve keeps, in bytes; None for one state a step.
         precision: of float32 products with matrices on a GPU.
+        parts: where each part of a state ends, in features, if it has several.
     """
 
     def __init__(self, func: Callable[..., Any], memory: int | None = None, precision: str = "ieee") -> None:
@@ -107,7 +109,9 @@ class CompiledField(nn.Module):
         self.func = func
         self.memory = memory
         self.precision = precision
+        self.parts: tuple[int, ...] = ()
         self._natives: dict[Any, Native | CannotCompile] = {}
+        self._packed: dict[Packing, CompiledField] = {}
         self._modules_of_func: _Modules | None = None
         #: for a solve like the last one; and what the last one was that had none
         self.repeat: Repeat | None = None
@@ -124,7 +128,8 @@ class CompiledField(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # programs hold native objects and the tensors of this very function: a copy is traced again
-        nothing: dict[str, Any] = {"_natives": {}, "_modules_of_func": None, "repeat": None, "last_request": ()}
+        nothing: dict[str, Any] = {"_natives": {}, "_packed": {}, "_modules_of_func": None}
+        nothing |= {"repeat": None, "last_request": ()}
         return {**super().__getstate__(), **nothing}
 
     def forget(self) -> None:
@@ -203,6 +208,17 @@ class CompiledField(nn.Module):
             self._natives[key] = found
         if isinstance(found, CannotCompile):
             raise found
+        return found
+
+    def packed(self, packing: Packing) -> CompiledField:
+        """The same field, of states of several parts packed into one tensor."""
+        func = self._function()
+        found = self._packed.get(packing)
+        if found is None or cast("Packed", found.func).func is not func:
+            found = self._packed[packing] = CompiledField(Packed(func, packing))
+            found.parts = packing.ends
+        if found.memory != self.memory or found.precision != self.precision:
+            found.memory, found.precision = self.memory, self.precision
         return found
 
     def is_traced(self, y: Tensor, args: tuple[Any, ...] = ()) -> bool:

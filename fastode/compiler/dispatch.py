@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,22 +12,26 @@ from torch import Tensor
 
 from .._env import engine_from_environment
 from ..dense import DenseSolution
-from ..errors import CannotCompile
+from ..errors import CannotCompile, FieldError
 from ..methods import lookup
-from ..problem import check_time
+from ..problem import check_state, check_time
 from ..tableau import ButcherTableau
+from ..tree import unflatten
 from .compiled import CompiledField, Native
 from .dense import DenseJob
 from .engine import Job, Lowered, solved
 from .evaluate import evaluate
 from .gpu.refusal import NotFused
 from .moving_grid import MovingGridJob, moves, moving_grid
+from .packing import ROWS_DIFFER, Packing, packings
 from .refusal import NotServed
 from .repeat import in_transform, repeat_of
 from .steps import OF_CHOSEN_STEPS, OF_GIVEN_STEPS, AdaptiveSteps, GridSteps, chosen_steps, given_steps
 
 if TYPE_CHECKING:
     from .gpu.fused import FusedProgram
+
+Found = TypeVar("Found")
 
 
 def natively(
@@ -41,18 +46,49 @@ def natively(
     event_fn: Any = None,
     divergence: str | None = None,
     noise: Tensor | None = None,
-) -> tuple[Tensor | None, str]:
+) -> tuple[Any, str]:
     """The native solution, or None and the reason why there is none; see :func:`solve_natively`."""
     if event_fn is not None:
         return None, "not native: an event"
-    if field.repeat is not None and not args and not options and divergence is None:
-        found = field.repeat.solve(y0, t, rtol, atol, method)
-        if found is not None:
-            return found, ""
+
+    def solve(field: CompiledField, y0: Any, rtol: Any, atol: Any) -> Tensor:
+        if field.repeat is not None and not args and not options and divergence is None:
+            found = field.repeat.solve(y0, t, rtol, atol, method)
+            if found is not None:
+                return found
+        return solve_natively(field, y0, t, args, rtol, atol, method, options, divergence, noise)
+
     try:
-        return solve_natively(field, y0, t, args, rtol, atol, method, options, divergence, noise), ""
+        if isinstance(y0, Tensor):
+            return solve(field, y0, rtol, atol), ""
+        packing, found = _of_parts(field, y0, rtol, atol, solve)
+        return packing.unpack(found), ""
     except NotServed as reason:
         return None, f"not native: {reason}"
+
+
+def _of_parts(
+    field: CompiledField, y0: Any, rtol: Any, atol: Any, solve: Callable[[CompiledField, Tensor, Any, Any], Found]
+) -> tuple[Packing, Found]:
+    """What ``solve(field, y0, rtol, atol)`` finds for a state of several parts as one tensor, and how they lie in it.
+
+    Raises:
+        NotServed: the step loop has to do it.
+        InvalidArgument: the state or a tolerance is wrong.
+        FieldError: the field's value does not fit the state.
+    """
+    if field.calls_back:
+        raise NotServed("callbacks")
+    parts, spec = check_state(y0)
+    ways = packings(parts, spec)
+    for packing in ways:
+        tolerances = [packing.tolerance(name, tol, parts) for name, tol in (("rtol", rtol), ("atol", atol))]
+        try:
+            return packing, solve(field.packed(packing), packing.pack(parts), *tolerances)
+        except (NotServed, FieldError):
+            if packing is ways[-1]:
+                raise
+    raise NotServed(ROWS_DIFFER)
 
 
 def solve_natively(
@@ -98,7 +134,7 @@ def solve_natively(
         """``y`` at ``t`` with the gradient of moving along the field; ``shift`` is zero."""
         with torch.no_grad():
             if divergence is None:
-                slope: Tensor = field(t.to(y.dtype), y, *args)
+                slope: Tensor = field(t.to(y.dtype), y.detach(), *args)
             else:
                 (slope,) = evaluate(native.traced.program, t, y[:, :-1], arguments, constants)
         return y + shift.to(y.dtype) * slope
@@ -134,19 +170,30 @@ def dense_natively(
     Args:
         t: [2]; both ends.
     """
-    try:
+
+    def solve(field: CompiledField, y0: Any, rtol: Any, atol: Any) -> tuple[DenseJob, Tensor]:
         native, constants, job = _checked(field, y0, t, args, rtol, atol, method, options)
         if t.requires_grad and torch.is_grad_enabled():
             raise NotServed("gradients of the ends of a dense solution")
         if on_gpu(y0):
             raise NotServed("dense output on a GPU")
+        dense_job = job.of_kind(DenseJob)
+        found = solved(dense_job, dense(y0), _arguments_of(native, args), constants)
+        return dense_job, found.view(*found.shape[:2], *y0.shape)
+
+    packing = None
+    try:
+        if isinstance(y0, Tensor):
+            job, coefficients = solve(field, y0, rtol, atol)
+        else:
+            packing, (job, coefficients) = _of_parts(field, y0, rtol, atol, solve)
     except NotServed as reason:
         return None, f"not native: {reason}"
-    dense_job = job.of_kind(DenseJob)
-    found = solved(dense_job, dense(y0), _arguments_of(native, args), constants)
-    coefficients = found.view(*found.shape[:2], *y0.shape)
     round_time = np.float32 if job.time_is_float32 else float
-    return DenseSolution(dense_job.ends, (coefficients,), round_time=round_time), ""
+    if packing is None:
+        return DenseSolution(job.ends, (coefficients,), round_time=round_time), ""
+    parts, spec = packing.split(coefficients), packing.spec
+    return DenseSolution(job.ends, parts, round_time=round_time, restore=partial(unflatten, spec)), ""
 
 
 def _arguments_of(native: Native, args: tuple[Any, ...]) -> list[Tensor]:
@@ -191,7 +238,7 @@ def _checked(
     rows = y0.shape[0] if batched else 1
     features = native.lowered.features
     times: list[float] = t.tolist()
-    parts = (features,) if divergence is None else (features - 1, features)
+    parts = field.parts or ((features,) if divergence is None else (features - 1, features))
     steps: AdaptiveSteps | GridSteps
     if tableau.adaptive:
         steps = chosen_steps(tableau, rtol, atol, options, times, y0, batched, parts)
@@ -254,14 +301,12 @@ def _tableau(method: str | None) -> ButcherTableau:
     return found
 
 
-def check_state_and_arguments(y0: Any, args: tuple[Any, ...]) -> None:
+def check_state_and_arguments(y0: Tensor, args: tuple[Any, ...]) -> None:
     """Whether the engine can read them.
 
     Raises:
         NotServed: it cannot.
     """
-    if not isinstance(y0, Tensor):
-        raise NotServed("a state of several parts")
     if type(y0) not in (Tensor, torch.nn.Parameter):
         raise NotServed(f"a state of type {type(y0).__name__}")
     if in_transform():

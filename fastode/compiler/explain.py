@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import CannotCompile, FieldError, InvalidArgument
 from ..field import is_per_row
+from ..problem import check_state
 from .constants import Constants
+from .packing import ROWS_DIFFER, Packed, packings
 from .program import LEAVES, Kind, Op, Program, kinds
 from .trace import Traced, trace
 
@@ -40,11 +42,12 @@ class Explanation:
         return self.text
 
 
-def explain(func: Callable[..., Any], y0: Tensor | None = None, *args: Any, t: float | Tensor = 0.0) -> Explanation:
+def explain(func: Callable[..., Any], y0: Any = None, *args: Any, t: float | Tensor = 0.0) -> Explanation:
     """The program of ``func(t, y, *args)``, or why there is none.
 
     Args:
-        y0: [B, ...] or one state [N]; ``None`` for a module whose layers tell how many features a state has.
+        y0: [B, ...], one state [N], or a structure of such parts, whose features ``y`` has one after the other;
+            ``None`` for a module whose layers tell how many features a state has.
         args: further arguments; tensors with an entry for each row of ``y0`` are per-row arguments.
         t: 0-dim, or [B] for a field that takes one time for each row.
 
@@ -54,7 +57,23 @@ def explain(func: Callable[..., Any], y0: Tensor | None = None, *args: Any, t: f
     func = getattr(func, "func", func) if isinstance(func, nn.Module) and hasattr(func, "native") else func
     if y0 is None:
         return _explain_module(func, args)
-    batched = y0.dim() > 1
+    if isinstance(y0, Tensor):
+        return _explain_state(func, y0, y0.dim() > 1, args, t)
+    parts, spec = check_state(y0)
+    found = None
+    for packing in packings(parts, spec):
+        found = _explain_state(Packed(func, packing), packing.pack(parts), packing.batched, args, t)
+        if found.compiles:
+            break
+    if found is None:
+        return Explanation(False, ROWS_DIFFER, None, ROWS_DIFFER)
+    return found
+
+
+def _explain_state(
+    func: Callable[..., Any], y0: Tensor, batched: bool, args: tuple[Any, ...], t: float | Tensor
+) -> Explanation:
+    """For one tensor, whose first axis is one of rows if ``batched``."""
     per_row = [i for i, a in enumerate(args) if batched and is_per_row(a, y0.shape[0])]
     time_per_row = isinstance(t, Tensor) and t.dim() == 1 and batched
     try:

@@ -145,6 +145,12 @@ def _affine(tracer: Tracer, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor
     if tracer.scalars.sort(b) > CONSTANT:
         return _affine(tracer, b.T, a.T, None if bias is None else bias.T).T
     n, m = b.shape
+    if tracer.rows > 1 and m > 0 and m % tracer.rows == 0:
+        # its columns are those of the rows: a constant that was expanded, which is the same for all of them
+        both = b if bias is None else torch.cat([b, bias])
+        columns, column_of = torch.unique(both, dim=1, return_inverse=True)
+        if columns.shape[1] < m:
+            return _affine(tracer, a, columns[:n], None if bias is None else columns[n:])[:, column_of]
     matrix, transposed = tracer.matrix(b)
     lines = a if bias is None else torch.cat([a, bias], 1)
 

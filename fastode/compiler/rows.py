@@ -6,7 +6,7 @@ the next row, so nothing is evaluated for rows that are done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import _native
 from ..controller import Controller
+from ..field import Field
 from ..gradients.rows import Run, Solved, plain
 from ..kernels.native.control import limits_of
 from ..problem import Problem
@@ -22,9 +23,11 @@ from ..rows.clock import RowsClock
 from ..rows.dense import Pieces
 from ..rows.outputs import RowOutputs
 from ..tableau import ButcherTableau
+from ..tree import Parts
 from .compiled import CompiledField, Native
 from .dispatch import check_state_and_arguments, dense, on_gpu, ready
 from .engine import GradientPlaces, differentiable_once, most_states_within, native_method
+from .packing import packings
 from .refusal import NotServed
 from .steps import QUARTIC
 
@@ -34,6 +37,10 @@ _EVALUATIONS = 50
 
 class NativeRows:
     """A compiled field with a method and a controller, ready to solve rows.
+
+    Attributes:
+        problem: what it solves: the problem given, the parts of its state packed into one tensor.
+        restore: gives the states of a solution the structure of the state.
 
     Args:
         first_step: whether the first steps are given.
@@ -55,12 +62,16 @@ class NativeRows:
         stops: bool,
         dense_output: bool,
     ) -> None:
-        y0, args = problem.y0[0], problem.field.args
+        self.restore: Callable[[Parts], Any] = problem.restore_state
         if problem.spec is not None:
-            raise NotServed("a state of several parts")
+            field, problem, self.restore = _packed(field, problem)
+        self.problem = problem
+        y0, args = problem.y0[0], problem.field.args
         check_state_and_arguments(y0, args)
         native, constants = ready(field, y0, args, time_per_row=True)
         self.native: Native = native
+        #: where each part of the state ends, in features
+        self.parts = field.parts or (native.lowered.features,)
         arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row]
         #: the per-row arguments, and the constants
         self.inputs = (arguments, constants)
@@ -90,6 +101,7 @@ class NativeRows:
             y.data_ptr(),
             (rtol.data_ptr(), atol.data_ptr()),
             strides,
+            self.parts,
             (outputs.due.data_ptr(), outputs.next.data_ptr(), outputs.ys[0].data_ptr()),
             outputs.ts.shape[1],
             most_states_within(self.field.memory, y, self.tableau) if keep else 0,
@@ -160,12 +172,22 @@ class NativeRows:
             self.method,
             y.element_size(),
             len(y),
-            y[0].numel() if len(y) else 0,
+            self.native.lowered.features,
             [c.data_ptr() for c in constants],
             [a.data_ptr() for a in arguments],
             self.native.lowered.threads(len(y) * _EVALUATIONS),
             False,
         )
+
+
+def _packed(field: CompiledField, problem: Problem) -> tuple[CompiledField, Problem, Callable[[Parts], Any]]:
+    """Both for the parts of a state packed into one tensor, and what unpacks it."""
+    packing = packings(problem.y0, problem.spec)[0]
+    packed, y = field.packed(packing), (packing.pack(problem.y0),)
+    rtol, atol = (packing.tolerance_of_rows(tol, problem.y0) for tol in (problem.rtol, problem.atol))
+    func = Field(packed, problem.field.args, y, None, problem.stats)
+    found = replace(problem, field=func, y0=y, rtol=[rtol], atol=[atol], spec=None)
+    return packed, found, lambda parts: packing.unpack(parts[0])
 
 
 class _NativeRows(torch.autograd.Function):

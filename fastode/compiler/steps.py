@@ -121,7 +121,8 @@ def chosen_steps(
     """
     if not options and type(rtol) is float and type(atol) is float:
         return _standard(tableau, rtol, atol, parts)
-    tolerances = _tolerances(rtol, atol, y0, batched, len(parts) == 1)
+    row = y0.shape[1:] if batched else y0.shape
+    tolerances = _tolerances(rtol, atol, y0, row, tensors=parts[-1] == math.prod(row))
     return _adaptive(tableau, *tolerances, options, parts, times)
 
 
@@ -147,17 +148,17 @@ def _number(tol: Any) -> float:
     return float(tol)
 
 
-def _tolerances(rtol: Any, atol: Any, y0: Tensor, batched: bool, tensors: bool) -> tuple[list[float], list[float]]:
+def _tolerances(rtol: Any, atol: Any, y0: Tensor, row: torch.Size, tensors: bool) -> tuple[list[float], list[float]]:
     """One number each, or one for each feature if either is a tensor that says so.
 
     Args:
-        tensors: whether they may be tensors.
+        row: shape of one row of ``y0``.
+        tensors: whether they may be tensors: a divergence beside the state has no tolerance of its own.
 
     Raises:
         NotServed: something else, or rows have tolerances of their own.
         InvalidArgument: a tensor does not broadcast with the state, is negative or requires grad.
     """
-    row = y0.shape[1:] if batched else y0.shape
     found = []
     for name, tol in (("rtol", rtol), ("atol", atol)):
         if not tensors or not isinstance(tol, Tensor):

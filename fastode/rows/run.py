@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class RowRequest:
         first_step: [B], or None to have it chosen.
         stops, jumps: [B, S] where steps must end, and at which of them the field jumps.
         inputs: tensors that require grad, beside ``y0`` and the times.
+        restore: gives the states of the solution the user's structure.
         native: takes the steps of a compiled field.
     """
 
@@ -57,6 +59,7 @@ class RowRequest:
     compact: bool
     gradient: str
     inputs: Sequence[Tensor]
+    restore: Callable[[Parts], Any]
     native: NativeRows | None = None
 
     @property
@@ -115,16 +118,14 @@ def run(request: RowRequest) -> Solution:
     dense = None
     if request.dense:
         pieces = Pieces.join(solved.outputs.pieces, solved.quartics)
-        dense = DenseRows(
-            pieces, request.t0.detach(), request.t_end.detach(), state.t, problem.y0, problem.restore_state
-        )
+        dense = DenseRows(pieces, request.t0.detach(), request.t_end.detach(), state.t, problem.y0, request.restore)
     extra = clock.n_jumps if request.tableau.last_stage_is_solution else state.n_accepted
     attempts = state.n_accepted + state.n_rejected
     return Solution(
         ts=ts,
-        ys=problem.restore_state(ys),
+        ys=request.restore(ys),
         t=t,
-        y=problem.restore_state(y),
+        y=request.restore(y),
         status=state.status,
         stats=RowStats(
             n_func=(1 if request.first_step is not None else 2) + attempts * (request.tableau.stages - 1) + extra,
@@ -134,7 +135,7 @@ def run(request: RowRequest) -> Solution:
             n_calls=0 if request.native is not None else calls,
         ),
         event_t=event_t,
-        event_y=tuple([problem.restore_state(p) for p in event_y]),
+        event_y=tuple([request.restore(p) for p in event_y]),
         dense=dense,
     )
 

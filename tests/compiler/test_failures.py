@@ -250,11 +250,11 @@ def test_an_implicit_method_gives_its_own_result():
     assert fastode.last_stats().engine != "compiled"
 
 
-def test_states_of_several_parts_are_served_by_the_loop():
+def test_parts_with_different_rows_are_served_by_the_loop():
     def func(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return -y[0], y[1] * torch.sin(t)
 
-    assert_by_the_loop(func, "several parts", (torch.ones(2), torch.ones(3, 1)))
+    assert_by_the_loop(func, "do not have equally many rows", (torch.ones(2), torch.ones(3, 1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.float16], ids=str)

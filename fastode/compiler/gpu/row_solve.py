@@ -33,6 +33,8 @@ class FusedRows(NativeRows):
     def prepare(self, y0: Tensor, stops: bool, dense_output: bool) -> None:
         if dense_output:
             raise NotServed("dense output on a GPU")
+        if len(self.parts) > 1:
+            raise NotServed("a state of several parts, on a GPU")
         if stops:
             raise NotServed("times on which steps must end, on a GPU")
         if self.field.memory is not None:

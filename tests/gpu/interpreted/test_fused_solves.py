@@ -101,6 +101,30 @@ def test_a_flow_its_density_and_their_gradient(on_gpu: Callable[[bool], None], l
     assert [a.direction for a in accounts] == ["forward", "backward"]
 
 
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+def test_a_state_of_several_parts(on_gpu: Callable[[bool], None], method: str) -> None:
+    net = Net(1)
+
+    def func(t: Tensor, state: dict[str, Any]) -> dict[str, Any]:
+        slope = net(t, state["y"])
+        return {"y": slope, "more": (slope.square().sum(1), -state["more"][1] * torch.sin(9 * t))}
+
+    field = fastode.compile(func)
+    y0 = {"y": torch.randn(9, 2).double(), "more": (torch.zeros(9).double(), 10 * torch.randn(9, 1, 3).double())}
+    options = {"step_size": 0.2} if method == "rk4" else None
+
+    def run() -> list[Tensor]:
+        y = y0["y"].clone().requires_grad_()
+        net.zero_grad()
+        t = torch.linspace(0, 1, 3).double()
+        out = fastode.odeint(field, y0 | {"y": y}, t, rtol=1e-4, atol=1e-4, method=method, options=options)
+        parts = [out["y"], *out["more"]]
+        sum(p.square().sum() for p in parts).backward()
+        return [*[p.detach() for p in parts], y.grad, *[p.grad.clone() for p in net.parameters()]]
+
+    both(on_gpu, run)
+
+
 def test_a_layer_with_the_adjoint_of_its_own(on_gpu: Callable[[bool], None]) -> None:
     layer = NeuralODE(Net(1), rtol=1e-4, atol=1e-4)
     x = torch.randn(5, 2).double()

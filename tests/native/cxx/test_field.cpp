@@ -165,7 +165,9 @@ std::vector<T> rows_solved_and_swept(Index rows, int threads, Kind kind, Index m
   const Setting<T> setting{program, method, Tiling(rows, lanes, MOST_GROUPS), FEATURES, threads, {}, false};
   const Engine<T> engine(program, lanes, {matrix.data()});
   const double order = method.stages - 1.0;
-  const RowRule rule{{{order, 0.9, 0.2, 10.0, 0.0, INFINITY}, {1.0 / order, 0.0, 0.0}, 10000}, true};
+  const RowRule rule{{{order, 0.9, 0.2, 10.0, 0.0, INFINITY}, {1.0 / order, 0.0, 0.0}, 10000},
+                     true,
+                     rows > 1 ? std::vector<Index>{1, FEATURES} : std::vector<Index>{FEATURES}};
   const T rtol = T(1e-5), atol = T(1e-6);
   std::vector<RowRecord<T>> record;
   CHECK(solve_rows<T>(setting, engine, state, rule, y.data(), {&rtol, &atol, 0, 0}, {times.data(), 1, next.data(), out.data()},
