@@ -98,7 +98,8 @@ def logaddexp(a: Tensor, b: Tensor) -> Tensor:
 
 
 def logit(x: Tensor, eps: float | None = None) -> Tensor:
-    x = x if eps is None else clamp(x, eps, 1 - eps)
+    if eps is not None:
+        x = torch.where(x < eps, eps, torch.where(x > 1 - eps, 1 - eps, x))
     return torch.log(x / (1 - x))
 
 
@@ -147,15 +148,33 @@ def clamp(x: Tensor, min: Number | None = None, max: Number | None = None) -> Te
 
 
 def clamp_min(x: Tensor, min: Number) -> Tensor:
-    return torch.maximum(x, min) if isinstance(min, Tensor) else torch.where(x < min, min, x)
+    if isinstance(min, Tensor):
+        shared = _SLOPE_AT_TENSOR < 1
+        return torch.maximum(x, min) if shared else torch.where((x < min) | isnan(min), min, x)
+    return torch.where(x < min if _SLOPE_AT_NUMBER == 1 else x <= min, min, x)
 
 
 def clamp_max(x: Tensor, max: Number) -> Tensor:
-    return torch.minimum(x, max) if isinstance(max, Tensor) else torch.where(x > max, max, x)
+    if isinstance(max, Tensor):
+        shared = _SLOPE_AT_TENSOR < 1
+        return torch.minimum(x, max) if shared else torch.where((x > max) | isnan(max), max, x)
+    return torch.where(x > max if _SLOPE_AT_NUMBER == 1 else x >= max, max, x)
+
+
+def _slope_of_clamp(limit: Number) -> float:
+    """That of torch at 0, its limit."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.zeros((), requires_grad=True)
+        (slope,) = torch.autograd.grad(torch.clamp(x, min=limit), x)
+    return float(slope)
+
+
+#: torch 2.13 has 1 for both; torch 2.15 has 0 for a number, and for a tensor 1/2, as it and x are equal
+_SLOPE_AT_NUMBER, _SLOPE_AT_TENSOR = _slope_of_clamp(0.0), _slope_of_clamp(torch.zeros(()))
 
 
 def hardtanh(x: Tensor, min_val: float = -1, max_val: float = 1) -> Tensor:
-    # unlike that of clamp, its slope at the limits is 0
+    # its slope at the limits is 0 in all versions
     return torch.where(x <= min_val, min_val, torch.where(x >= max_val, max_val, x))
 
 
@@ -164,11 +183,11 @@ def relu6(x: Tensor) -> Tensor:
 
 
 def hardsigmoid(x: Tensor) -> Tensor:
-    return clamp(x + 3, 0, 6) / 6
+    return hardtanh(x + 3, 0, 6) / 6
 
 
 def hardswish(x: Tensor) -> Tensor:
-    return x * clamp(x + 3, 0, 6) / 6
+    return torch.where(x <= -3, 0.0, torch.where(x >= 3, x, x * (x + 3) / 6))
 
 
 def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
@@ -212,8 +231,7 @@ def mish(x: Tensor) -> Tensor:
 
 
 def log_sigmoid_forward(x: Tensor) -> tuple[Tensor, Tensor]:
-    low = torch.where(x > 0, 0.0, x)
-    return low - torch.log1p(torch.exp(-x.abs())), x.new_zeros(0)
+    return -F.softplus(-x, threshold=math.inf), x.new_zeros(0)
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:

@@ -117,11 +117,11 @@ def convolution(tracer: Tracer, x: Tensor, weight: Tensor, bias: Tensor | None, 
 
 def extreme(tracer: Tracer, name: str, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """``x.max(dim)`` or ``x.min(dim)``: the values are known, the indices must not be used."""
-    reduce = REDUCTIONS["amax" if name == "max" else "amin"]
-    with tracer:
-        values = reduce(x, dim, keepdim)
     if dim is None:
-        return values
+        with tracer:
+            return REDUCTIONS[f"a{name}"](x)
+    with tracer:
+        values = REDUCTIONS[f"first_{name}"](x, dim, keepdim)
     indices = getattr(torch, name)(x, dim, keepdim).indices
     tracer.unreadable[id(indices)] = (indices, tracer.refusal("gives an index that depends on the state"))
     return values, indices

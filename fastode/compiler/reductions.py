@@ -39,6 +39,16 @@ def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return _folded(x, dim, keepdim, torch.minimum)
 
 
+def first_max(x: Tensor, dim: int, keepdim: bool) -> Tensor:
+    """``x.max(dim).values``, which differs from ``amax`` in its slope: all of it is for the first of the largest."""
+    return _folded(x, dim, keepdim, lambda a, b: torch.where((b > a) | (b != b), b, a))
+
+
+def first_min(x: Tensor, dim: int, keepdim: bool) -> Tensor:
+    """``x.min(dim).values``, likewise."""
+    return _folded(x, dim, keepdim, lambda a, b: torch.where((b < a) | (b != b), b, a))
+
+
 def any(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return _folded(x != 0, dim, keepdim, torch.logical_or)
 
