@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 
 def _storage_owners(x: Tensor) -> int:
-    return int(torch._C._storage_Use_Count(x.untyped_storage()._cdata))
+    # held in a variable, as in `_free`: up to torch 2.8 at least its object is an owner for as long as it lives
+    storage = x.untyped_storage()
+    return int(torch._C._storage_Use_Count(storage._cdata))
 
 
 def _counts(x: Tensor) -> tuple[int, int, int]:

@@ -241,8 +241,6 @@ def test_a_field_in_reach_of_a_larger_module_trains_with_it():
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters())
 
 
-# torch's forward mode imports it
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 @pytest.mark.parametrize("transform", ["grad", "jvp", "vmap", "dual"])
 def test_function_transforms_take_the_loop_and_are_right(transform):
     func, y0, t = Timed(), torch.randn(3, 2), torch.tensor(T)

@@ -178,7 +178,6 @@ def test_what_is_wrong_is_said_as_before():
         fastode.odeint(field, y0 * torch.nan, T)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own, when it starts
 def test_transforms_and_a_chosen_engine_go_round_it(monkeypatch):
     func, y0 = Gated(), torch.randn(3, 2)
     field = warmed(func, y0)

@@ -14,7 +14,6 @@ from fastode.compiler.trace import Traced, trace
 from .fields import CASES, Case
 
 # torch.func.jvp uses it
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 ROWS = 5
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-12}

@@ -88,7 +88,6 @@ def test_plain_tensors_and_parameters_are_served_by_the_native_engine(
         assert (chosen.name, chosen.reason) == ("native", "")
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own, when it starts
 def test_forward_mode_and_transforms_of_what_the_field_closes_over_are_left_to_torch() -> None:
     reasons, y0 = [], torch.ones(2)
 

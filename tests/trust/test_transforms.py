@@ -21,7 +21,6 @@ from fastode import UnsupportedInput
 
 torchdiffeq = pytest.importorskip("torchdiffeq", reason="states of 16 bits are compared with it")
 # torch's own import of its forward-mode rules warns
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 D = torch.float64
 T = torch.tensor([0.0, 0.5, 1.0], dtype=D)

@@ -14,7 +14,6 @@ from fastode.compiler.gpu.evaluate import evaluate
 from gpu.fields import WIDE, Traced, traced, wide
 
 # torch.func.jvp uses it
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 #: one more than a tile, so that a tile has one row
 ROWS = 17

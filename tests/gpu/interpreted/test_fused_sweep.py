@@ -22,7 +22,6 @@ from gpu.fields import WIDE, Traced, traced, wide
 from gpu.sweeps import Leaves, close, constants_of, step_of, sweeps
 
 # torch.func.jvp uses it
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 DTYPES = [torch.float32, torch.float64]
 #: of the steps; the first output is the initial state, some are inside steps and some at their ends

@@ -16,7 +16,6 @@ from gpu.fields import Traced, traced, wide
 from gpu.sweeps import close, sweeps
 
 # torch.func.jvp uses it
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 #: outputs at the start, twice in a step, at its end, and at the end of all
 STEPS = GridSteps([0.1, 0.3, 0.4, 0.7], [-1, 0, 0, 1, 2], [0.0, 0.25, 0.5, 1.0, 1.0])

@@ -20,7 +20,6 @@ from gpu.sweeps import Leaves, close, constants_of, step_of, sweeps
 from . import solving
 
 # torch.func.jvp uses it
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 DTYPES = [torch.float32, torch.float64]
 
