@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import fastode
 from fastode.nn import CNF
 
 from .compiled import natively
@@ -77,6 +78,12 @@ def fastode_sides(flow: Flow, tolerances: Sequence[float]) -> tuple[Side, ...]:
         )
         for rtol in tolerances
     )
+
+
+def compiled_side(flow: Flow) -> Side:
+    """torchdiffeq's call and field as they are, but for ``fastode.compile``."""
+    side = _training_side("odeint_adjoint of the compiled field", fastode.odeint_adjoint, flow.x, flow.rtol, flow.atol)
+    return natively(side, fastode.compile(FlowField(flow.drift)))
 
 
 def _training_side(label: str, solve: Callable[..., Any], x: Tensor, rtol: float, atol: float, **options: Any) -> Side:

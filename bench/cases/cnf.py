@@ -13,7 +13,7 @@ from fastode.nn import MLPField as TimedField
 from .. import diffrax_sides
 from ..compiled import ROUNDING, tolerances_beside
 from ..contest import Case, Contest, Target
-from ..flows import Flow, fastode_sides, torchdiffeq_side
+from ..flows import Flow, compiled_side, fastode_sides, torchdiffeq_side
 from ..libraries import absent
 from ..problems import MLPField, seeded, state
 
@@ -61,6 +61,20 @@ def _exact(batch: int, dims: int, hidden: int, package: str, way: str, *, device
     )
 
 
+def _as_it_is(batch: int, dims: int, hidden: int, *, device: str) -> Contest:
+    flow = exact(batch, dims, hidden, device)
+    return Contest(
+        flow.field,
+        torchdiffeq_side("adjoint", torchdiffeq.odeint_adjoint, flow),
+        (compiled_side(flow),),
+        lambda: flow.reference,
+        forward="equal",
+        backward="any",
+        yardstick=torchdiffeq_side("odeint", torchdiffeq.odeint, flow),
+        device=device,
+    )
+
+
 def _hutchinson(batch: int, dims: int, hidden: int, *, device: str) -> Contest:
     drift = seeded(lambda: TimedField(dims, (hidden, hidden), layer="concatsquash", activation="softplus")).to(device)
     noise = torch.randint(0, 2, (batch, dims), generator=torch.Generator().manual_seed(2)) * 2.0 - 1.0
@@ -82,7 +96,7 @@ def _hutchinson(batch: int, dims: int, hidden: int, *, device: str) -> Contest:
 
 
 def cases(tiny: bool, device: str = "cpu") -> list[Case]:
-    """The exact trace beside every way, and Hutchinson's estimate as FFJORD has it for MINIBOONE."""
+    """The exact trace beside every way, and by the peer's own field; Hutchinson's estimate as in FFJORD's MINIBOONE."""
     on_cpu = device == "cpu"
     found = [
         Case(
@@ -96,6 +110,13 @@ def cases(tiny: bool, device: str = "cpu") -> list[Case]:
         for batch in (SIZES if on_cpu else SIZES + SIZES_OF_A_GPU)
         for package, way, ratio in WAYS
     ]
+    found.append(
+        Case(
+            "CNF training 2048-2-64 with torchdiffeq's own field, against torchdiffeq adjoint",
+            functools.partial(_as_it_is, *exact_size(2048, tiny), device=device),
+            share=0.5,
+        )
+    )
     for batch in ESTIMATED if on_cpu else ESTIMATED + ESTIMATED_OF_A_GPU:
         name = f"CNF training with Hutchinson's trace {batch}-43-860, against torchdiffeq adjoint"
         build = functools.partial(_hutchinson, *((3, 5, 8) if tiny else (batch, 43, 860)), device=device)
