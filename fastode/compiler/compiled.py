@@ -18,10 +18,14 @@ from .engine import Lowered
 from .gpu.settings import PRECISIONS
 from .packing import Packed, Packing
 from .places import Places
-from .trace import Traced, trace
+from .trace import FieldFails, Traced, trace
 
 if TYPE_CHECKING:
     from .repeat import Repeat
+
+
+class TensorsChanged(CannotCompile):
+    """The field's tensors are not what they were when it was traced."""
 
 
 class Native:
@@ -47,23 +51,46 @@ class Native:
         """Whether the exact divergence needs no tangents."""
         return is_closed_form(self.traced.program)
 
+    def arguments(self, args: tuple[Any, ...], y: Tensor) -> list[Tensor]:
+        """The per-row arguments as the engine reads them.
+
+        Raises:
+            TensorsChanged: a tensor of the field that has an entry for each row is gone, or has not as many as ``y``.
+        """
+        found = [dense(a) for a, is_row in zip(args, self.per_row, strict=True) if is_row] if args else []
+        for place, width in zip(self.traced.held, self.traced.program.argument_widths[len(found) :], strict=False):
+            try:
+                x = place.get()
+                fits = len(x) == len(y) and x.numel() == width * len(y) and x.dtype is y.dtype and x.device == y.device
+            except Exception as error:
+                raise TensorsChanged(f"its tensors have changed: {type(error).__name__}: {error}") from error
+            if not fits:
+                raise TensorsChanged(f"its tensor {place.name} has changed, or has no entry for each row")
+            found.append(dense(x))
+        return found
+
     def constants(self, args: tuple[Any, ...], dtype: torch.dtype) -> list[Tensor]:
         """The constants as the engine reads them: contiguous, of the state's dtype.
 
         Raises:
-            CannotCompile: a tensor of the field is gone, or has another shape or device than when it was traced.
+            TensorsChanged: a tensor of the field is gone, or has another shape or device than when it was traced.
         """
         try:
             values = self.traced.constants.values(args)
         except Exception as error:
-            raise CannotCompile(f"its tensors have changed: {type(error).__name__}: {error}") from error
+            raise TensorsChanged(f"its tensors have changed: {type(error).__name__}: {error}") from error
         found = []
         for c, shape in zip(values, self.shapes, strict=True):
             if c is None or c.shape != shape or c.device != self.device:
-                raise CannotCompile("its tensors have changed their shapes or their device")
+                raise TensorsChanged("its tensors have changed their shapes or their device")
             plain = c.dtype is dtype and c.is_contiguous() and not c.is_neg()
             found.append(c if plain else c.to(dtype).resolve_neg().contiguous())
         return found
+
+
+def dense(x: Tensor) -> Tensor:
+    """``x`` as its memory is read: contiguous, its negation (of a view of a conjugate) done."""
+    return x if x.is_contiguous() and not x.is_neg() else x.resolve_neg().contiguous()
 
 
 class _Modules:
@@ -178,7 +205,7 @@ class CompiledField(nn.Module):
         """
         shape = tuple(y.shape[1:]) if batched else tuple(y.shape)
         per_row = tuple([batched and is_per_row(a, y.shape[0]) for a in args]) if args else ()
-        key = (
+        key: tuple[Any, ...] = (
             shape,
             y.dtype,
             y.device,
@@ -189,7 +216,9 @@ class CompiledField(nn.Module):
             _key_of(args, per_row),
             self._mode(),
         )
-        found = self._natives.get(key)
+        rows = y.shape[0] if batched else 1
+        # a field that holds tensors with an entry for each row may fail for other batches only
+        found = self._natives.get(key) or self._natives.get((key, rows))
         if found is None:
             try:
                 traced = trace(
@@ -201,8 +230,11 @@ class CompiledField(nn.Module):
                     time_per_row=time_per_row,
                     dtype=y.dtype,
                     device=y.device,
+                    rows=0 if time_per_row else rows,
                 )
                 found = Native(_with_divergence(traced, divergence), per_row, not time_per_row, y.device)
+            except FieldFails as reason:
+                found, key = reason, (key, rows)
             except CannotCompile as reason:
                 found = reason
             self._natives[key] = found

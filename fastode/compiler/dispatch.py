@@ -17,7 +17,7 @@ from ..methods import lookup
 from ..problem import check_state, check_time
 from ..tableau import ButcherTableau
 from ..tree import unflatten
-from .compiled import CompiledField, Native
+from .compiled import CompiledField, Native, TensorsChanged, dense
 from .dense import DenseJob
 from .engine import Job, Lowered, solved
 from .evaluate import evaluate
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .gpu.fused import FusedProgram
 
 Found = TypeVar("Found")
+#: of a program: its per-row arguments, and its constants
+Inputs = tuple[list[Tensor], list[Tensor]]
 
 
 def natively(
@@ -114,7 +116,7 @@ def solve_natively(
         NotServed: the step loop has to do it (or to say what is wrong with the arguments).
         InvalidArgument, SolverError: as ``odeint``.
     """
-    native, constants, job = _checked(field, y0, t, args, rtol, atol, method, options, divergence)
+    native, (arguments, constants), job = _checked(field, y0, t, args, rtol, atol, method, options, divergence)
     times_move = t.requires_grad and torch.is_grad_enabled()
     if isinstance(job.steps, GridSteps):
         times_move = False
@@ -123,7 +125,6 @@ def solve_natively(
                 raise NotServed("gradients of a grid on a GPU")
             constants += moving_grid(t, job.steps, options or {})
             job = job.of_kind(MovingGridJob)
-    arguments = _arguments_of(native, args)
     if noise is not None:
         arguments.append(dense(noise.to(y0.dtype)))
     if divergence is not None:
@@ -172,13 +173,13 @@ def dense_natively(
     """
 
     def solve(field: CompiledField, y0: Any, rtol: Any, atol: Any) -> tuple[DenseJob, Tensor]:
-        native, constants, job = _checked(field, y0, t, args, rtol, atol, method, options)
+        _, inputs, job = _checked(field, y0, t, args, rtol, atol, method, options)
         if t.requires_grad and torch.is_grad_enabled():
             raise NotServed("gradients of the ends of a dense solution")
         if on_gpu(y0):
             raise NotServed("dense output on a GPU")
         dense_job = job.of_kind(DenseJob)
-        found = solved(dense_job, dense(y0), _arguments_of(native, args), constants)
+        found = solved(dense_job, dense(y0), *inputs)
         return dense_job, found.view(*found.shape[:2], *y0.shape)
 
     packing = None
@@ -196,11 +197,6 @@ def dense_natively(
     return DenseSolution(job.ends, parts, round_time=round_time, restore=partial(unflatten, spec)), ""
 
 
-def _arguments_of(native: Native, args: tuple[Any, ...]) -> list[Tensor]:
-    """The per-row arguments, as they are read."""
-    return [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row] if args else []
-
-
 def _checked(
     field: CompiledField,
     y0: Any,
@@ -211,8 +207,8 @@ def _checked(
     method: str | None,
     options: Mapping[str, Any] | None,
     divergence: str | None = None,
-) -> tuple[Native, list[Tensor], Job]:
-    """The program, its constants, and the job, as the CPU does it.
+) -> tuple[Native, Inputs, Job]:
+    """The program, its inputs, and the job, as the CPU does it.
 
     Raises:
         NotServed: the step loop has to do it.
@@ -234,7 +230,11 @@ def _checked(
     check_time("t", t)
     if not tableau.adaptive and t.dtype not in (torch.float32, torch.float64):
         raise NotServed(f"times of dtype {t.dtype}")
-    native, constants, batched = _native_for(field, y0, args, divergence)
+    batched = y0.ndim > 1  # a state that mixes its rows is one row
+    if batched:
+        native, inputs = ready(field, y0, args, divergence=divergence)
+    else:
+        native, inputs = ready(field, y0, args, batched=False)
     rows = y0.shape[0] if batched else 1
     features = native.lowered.features
     times: list[float] = t.tolist()
@@ -246,7 +246,7 @@ def _checked(
         steps = given_steps(t, times, options)
     name, float32_times = method or "dopri5", not tableau.adaptive and t.dtype == torch.float32
     job = Job(native.lowered, tableau, name, times, steps, float32_times, rows, features, field.memory)
-    return native, constants, job
+    return native, inputs, job
 
 
 def on_gpu(y: Tensor) -> bool:
@@ -320,33 +320,22 @@ def check_state_and_arguments(y0: Tensor, args: tuple[Any, ...]) -> None:
         raise NotServed("an argument of another dtype")
 
 
-def _native_for(
-    field: CompiledField, y0: Tensor, args: tuple[Any, ...], divergence: str | None
-) -> tuple[Native, list[Tensor], bool]:
-    """The program, its constants, and whether the first axis is the batch; a state that mixes its rows is one row."""
-    if y0.ndim < 2:
-        return *ready(field, y0, args, batched=False), False
-    return *ready(field, y0, args, divergence=divergence), True
-
-
-def ready(field: CompiledField, y: Tensor, args: tuple[Any, ...], **kind: Any) -> tuple[Native, list[Tensor]]:
-    """The program for states like ``y``, and its constants; traced anew if the field's tensors are not what they were.
+def ready(field: CompiledField, y: Tensor, args: tuple[Any, ...], **kind: Any) -> tuple[Native, Inputs]:
+    """The program for states like ``y``, and its inputs; traced anew if the field's tensors are not what they were.
 
     Raises:
         NotServed: the field cannot be compiled.
     """
-    try:
+
+    def found() -> tuple[Native, Inputs]:
         native = field.native(y, args, **kind)
+        return native, (native.arguments(args, y), native.constants(args, y.dtype))
+
+    try:
         try:
-            return native, native.constants(args, y.dtype)
-        except CannotCompile:
+            return found()
+        except TensorsChanged:
             field.forget()
-            native = field.native(y, args, **kind)
-            return native, native.constants(args, y.dtype)
+            return found()
     except CannotCompile as reason:
         raise NotServed(str(reason)) from reason
-
-
-def dense(x: Tensor) -> Tensor:
-    """``x`` as its memory is read: contiguous, its negation (of a view of a conjugate) done."""
-    return x if x.is_contiguous() and not x.is_neg() else x.resolve_neg().contiguous()

@@ -78,7 +78,8 @@ def _explain_state(
     time_per_row = isinstance(t, Tensor) and t.dim() == 1 and batched
     try:
         shape = y0.shape[1:] if batched else y0.shape
-        traced = trace(func, tuple(shape), batched, time_per_row, y0.dtype, args, per_row, y0.device)
+        rows = len(y0) if batched and not time_per_row else 0
+        traced = trace(func, tuple(shape), batched, time_per_row, y0.dtype, args, per_row, y0.device, rows)
     except CannotCompile as error:
         return Explanation(False, error.reason, None, str(error))
     return Explanation(True, None, traced.program, _text(traced))
@@ -110,16 +111,17 @@ def _explain_module(func: Callable[..., Any], args: tuple[Any, ...]) -> Explanat
 
 def _text(traced: Traced) -> str:
     program, constants = traced.program, traced.constants
-    lines = list(_lines(program, constants, traced.per_row))
+    arguments = [f"argument {i}" for i in traced.per_row] + [place.name for place in traced.held]
+    lines = list(_lines(program, constants, arguments))
     used = [f"  {name} {list(shape)}" for name, shape in zip(constants.names, constants.shapes, strict=True)]
     return "\n".join([*lines, "", _costs(program), *(["constants:", *used] if used else [])])
 
 
-def _lines(program: Program, constants: Constants, per_row: Sequence[int]) -> Iterator[str]:
+def _lines(program: Program, constants: Constants, arguments: Sequence[str]) -> Iterator[str]:
     names: list[str] = []
     (out,) = program.outputs
     for v, op in enumerate(program.ops):
-        text = _expression(op, [names[i] for i in op.inputs], program, constants, per_row)
+        text = _expression(op, [names[i] for i in op.inputs], program, constants, arguments)
         # leaves and single features are written where they are used
         inline = op.name in LEAVES or (op.name == "gather" and "," not in text)
         names.append(f"v{v}" if not inline else text[1:-1] if op.name == "gather" else text)
@@ -129,14 +131,14 @@ def _lines(program: Program, constants: Constants, per_row: Sequence[int]) -> It
             yield f"{f'v{v} = ' + text:<64} [{op.width}]"
 
 
-def _expression(op: Op, inputs: list[str], program: Program, constants: Constants, per_row: Sequence[int]) -> str:
+def _expression(op: Op, inputs: list[str], program: Program, constants: Constants, arguments: Sequence[str]) -> str:
     match op.name:
         case "time":
             return "t"
         case "state":
             return "y"
         case "argument":
-            return f"argument {per_row[op.data[0]]}"
+            return str(arguments[op.data[0]])
         case "vector":
             return str(constants.names[op.data[0]])
         case "literal":

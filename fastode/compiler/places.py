@@ -6,12 +6,14 @@ does. Likewise buffers, attributes of objects, global variables and variables of
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 #: objects looked at in one search; who holds more than that does not hold it for the field
@@ -34,6 +36,23 @@ class Place:
         """What is there now."""
         return self.container[self.key]
 
+    def put(self, value: Any) -> None:
+        """Have it hold something else."""
+        self.container[self.key] = value
+
+
+@contextlib.contextmanager
+def holding(places: Sequence[Place], tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Each place holds another tensor for the time being."""
+    before = [place.get() for place in places]
+    try:
+        for place, tensor in zip(places, tensors, strict=True):
+            place.put(tensor)
+        yield
+    finally:
+        for place, tensor in zip(places, before, strict=True):
+            place.put(tensor)
+
 
 class _Cell:
     """A variable of an enclosing function, as a container."""
@@ -43,6 +62,9 @@ class _Cell:
 
     def __getitem__(self, key: Any) -> Any:
         return self.cell.cell_contents
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.cell.cell_contents = value
 
 
 class Places:
@@ -63,6 +85,18 @@ class Places:
     def modules(self) -> list[nn.Module]:
         """The modules among what was looked at."""
         return [thing for thing in self._seen.values() if isinstance(thing, nn.Module)]
+
+    def of_rows(self, rows: int, dtype: torch.dtype) -> tuple[Place, ...]:
+        """Where tensors are kept that may have an entry for each of ``rows`` rows; a parameter has not."""
+        return tuple(
+            place
+            for tensor, place in self.found.values()
+            if tensor.ndim > 0
+            and len(tensor) == rows
+            and tensor.dtype == dtype
+            and not isinstance(tensor, nn.Parameter)
+            and not isinstance(place.container, tuple)
+        )
 
     def of(self, tensor: Tensor) -> Place:
         """Where a tensor is kept; one that is nowhere is kept here."""

@@ -25,7 +25,7 @@ from ..rows.outputs import RowOutputs
 from ..tableau import ButcherTableau
 from ..tree import Parts
 from .compiled import CompiledField, Native
-from .dispatch import check_state_and_arguments, dense, on_gpu, ready
+from .dispatch import check_state_and_arguments, on_gpu, ready
 from .engine import GradientPlaces, differentiable_once, most_states_within, native_method
 from .packing import packings
 from .refusal import NotServed
@@ -68,13 +68,12 @@ class NativeRows:
         self.problem = problem
         y0, args = problem.y0[0], problem.field.args
         check_state_and_arguments(y0, args)
-        native, constants = ready(field, y0, args, time_per_row=True)
+        native, inputs = ready(field, y0, args, time_per_row=True)
         self.native: Native = native
         #: where each part of the state ends, in features
         self.parts = field.parts or (native.lowered.features,)
-        arguments = [dense(a) for a, is_row in zip(args, native.per_row, strict=True) if is_row]
         #: the per-row arguments, and the constants
-        self.inputs = (arguments, constants)
+        self.inputs = inputs
         self.field, self.tableau, self.controller, self.max_steps = field, tableau, controller, max_steps
         self.choose_first = not first_step
         self.prepare(y0, stops, dense_output)

@@ -16,7 +16,7 @@ from ..errors import CannotCompile, FieldError
 from .codes import ROW
 from .constants import Constants, Node
 from .evaluate import evaluate
-from .places import Places
+from .places import Place, Places, holding
 from .program import Builder, Op, Program
 from .reads import Reads
 from .tracer import Tracer
@@ -33,11 +33,13 @@ class Traced:
         program: one output, the derivative of the state, flattened.
         constants: of the program.
         per_row: which arguments of the field are the program's arguments, in their order.
+        held: places of the program's further arguments, tensors that the field holds with an entry for each row.
     """
 
     program: Program
     constants: Constants
     per_row: tuple[int, ...] = ()
+    held: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class _Example:
     t: Tensor
     y: Tensor
     args: tuple[Any, ...]
+    held: list[Tensor]
+
+
+class FieldFails(CannotCompile):
+    """The field raised an error."""
 
 
 @outside_graphs
@@ -59,8 +66,9 @@ def trace(
     args: Sequence[Any] = (),
     per_row: Sequence[int] = (),
     device: torch.device | str = "cpu",
+    rows: int = 0,
 ) -> Traced:
-    """The program of ``func(t, y, *args)``. The field is called three times, on random states.
+    """The program of ``func(t, y, *args)``. The field is called twice, on random states.
 
     Args:
         y_shape: shape of one state, without the batch.
@@ -69,6 +77,8 @@ def trace(
         args: examples of the field's other arguments; of those that have an entry for each row, the first axis may be
             of any length.
         per_row: the numbers of those arguments.
+        rows: of the batch that is going to be solved. If the field cannot do with others, tensors that it holds with so
+            many rows are taken for further arguments; for the trace others take their places.
 
     Raises:
         CannotCompile: no program does what the field does.
@@ -80,37 +90,58 @@ def trace(
         if args[i].dtype != dtype:
             raise CannotCompile(f"argument {i} has an entry for each row and is {args[i].dtype}; it must be {dtype}")
     places = Places(func)
-    rows, other_rows = _row_counts(places, y_shape, args) if batched else (1, 1)
-    widths = tuple(math.prod(args[i].shape[1:]) for i in per_row)
-    features = math.prod(y_shape)
+
+    def traced(held: tuple[Place, ...]) -> Traced:
+        kind = _Kind(
+            tuple(y_shape), batched, time_per_row, dtype, torch.device(device), tuple(args), tuple(per_row), held
+        )
+        return _traced(func, places, kind)
+
+    try:
+        return traced(())
+    except FieldFails as failure:
+        held = places.of_rows(rows, dtype) if batched and rows > 0 else ()
+        if not held:
+            raise
+        try:
+            return traced(held)
+        except FieldFails:
+            raise failure from None
+
+
+def _traced(func: Callable[..., Any], places: Places, kind: _Kind) -> Traced:
+    rows, other_rows = _row_counts(places, kind.y_shape, kind.args) if kind.batched else (1, 1)
+    dtype, device = kind.dtype, kind.device
+    example = kind.example(rows, 0.37)
+    per_row = [example.args[i] for i in kind.per_row] + example.held
+    widths = tuple(math.prod(a.shape[1:]) for a in per_row)
+    features = math.prod(kind.y_shape)
     constants = Constants()
-    tracer = Tracer(Builder(features, widths), constants, places, rows, dtype, torch.device(device))
-    make = _Maker(tuple(y_shape), batched, time_per_row, dtype, torch.device(device), tuple(args), frozenset(per_row))
-    example = make(rows, 0.37)
-    _note_inputs(tracer, example, tuple(per_row), time_per_row)
-    with torch.no_grad():
+    tracer = Tracer(Builder(features, widths), constants, places, rows, dtype, device)
+    _note_inputs(tracer, example, kind)
+    with torch.no_grad(), holding(kind.held, example.held):
         try:
             with Reads(tracer), tracer:
                 value = func(example.t, example.y, *example.args)
         except (CannotCompile, FieldError):
             raise
         except Exception as error:
-            raise CannotCompile(
+            raise FieldFails(
                 f"it fails on a state of shape {list(example.y.shape)}: {type(error).__name__}: {error}\n"
-                "Tensors with an entry for each row must be arguments of the field: func(t, y, *args)"
+                "Pass tensors with an entry for each row as arguments of the field: func(t, y, *args)"
             ) from error
-        program = _finished(tracer, _scalars_of_value(tracer, value, example.y, batched))
+        program = _finished(tracer, _scalars_of_value(tracer, value, example.y))
     for tensor, place in tracer.used:
         if place.get() is not tensor:
             raise CannotCompile(f"it replaces its own tensor {place.name} when it is called")
-    traced = Traced(program, constants, tuple(per_row))
-    _verify(func, traced, make(other_rows, 0.7321), batched)
-    return traced
+    found = Traced(program, constants, kind.per_row, kind.held)
+    _verify(func, found, kind.example(other_rows, 0.7321), kind.batched)
+    return found
 
 
 @dataclass(frozen=True)
-class _Maker:
-    """Makes examples of any number of rows."""
+class _Kind:
+    """What a field is traced for; see :func:`trace`."""
 
     y_shape: tuple[int, ...]
     batched: bool
@@ -118,19 +149,22 @@ class _Maker:
     dtype: torch.dtype
     device: torch.device
     args: tuple[Any, ...]
-    per_row: frozenset[int]
+    per_row: tuple[int, ...]
+    held: tuple[Place, ...]
 
-    def __call__(self, rows: int, t: float) -> _Example:
-        state = self._random((rows, *self.y_shape) if self.batched else self.y_shape)
-        args = [self._random((rows, *a.shape[1:])) if i in self.per_row else a for i, a in enumerate(self.args)]
+    def example(self, rows: int, t: float) -> _Example:
+        """Random inputs of so many rows."""
+        state = self._random((rows, *self.y_shape) if self.batched else self.y_shape, 0)
+        args = [self._random((rows, *a.shape[1:]), i + 1) if i in self.per_row else a for i, a in enumerate(self.args)]
         time = torch.full((rows,) if self.time_per_row else (), t, dtype=self.dtype, device=self.device)
         if self.time_per_row:
             time += torch.arange(rows, dtype=self.dtype, device=self.device) / rows
-        return _Example(time, state, tuple(args))
+        held = [self._random((rows, *place.get().shape[1:]), -i - 1) for i, place in enumerate(self.held)]
+        return _Example(time, state, tuple(args), held)
 
-    def _random(self, shape: tuple[int, ...]) -> Tensor:
+    def _random(self, shape: tuple[int, ...], which: int) -> Tensor:
         """Normal numbers, of which every other row is made positive: some fields take logarithms."""
-        generator = torch.Generator().manual_seed(1 + shape[0] if shape else 0)
+        generator = torch.Generator().manual_seed(1000 * which + (1 + shape[0] if shape else 0))
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
         if shape:
             x[1::2] = x[1::2].abs()
@@ -147,7 +181,7 @@ def _row_counts(places: Places, y_shape: Sequence[int], args: Sequence[Any]) -> 
     return free[0], free[1]
 
 
-def _note_inputs(tracer: Tracer, example: _Example, per_row: tuple[int, ...], time_per_row: bool) -> None:
+def _note_inputs(tracer: Tracer, example: _Example, kind: _Kind) -> None:
     of_rows = torch.arange(1, tracer.rows + 1) * ROW
 
     def note(x: Tensor, value: int, name: str) -> None:
@@ -155,18 +189,20 @@ def _note_inputs(tracer: Tracer, example: _Example, per_row: tuple[int, ...], ti
         tracer.give(x, of_rows[:, None] + scalars, name)
 
     note(example.y, tracer.builder.state(), "the state")
-    if time_per_row:
+    if kind.time_per_row:
         note(example.t, tracer.builder.time(), "the time")
     else:
         tracer.give(example.t, tracer.scalars.of(tracer.builder.time()), "the time")
     for i, arg in enumerate(example.args):
-        if i in per_row:
-            note(arg, tracer.builder.argument(per_row.index(i)), f"argument {i}")
+        if i in kind.per_row:
+            note(arg, tracer.builder.argument(kind.per_row.index(i)), f"argument {i}")
         elif isinstance(arg, Tensor):
             tracer.give_constant(arg, tracer.materials.constants.argument(i, arg), f"argument {i}")
+    for i, (tensor, place) in enumerate(zip(example.held, kind.held, strict=True), len(kind.per_row)):
+        note(tensor, tracer.builder.argument(i), place.name)
 
 
-def _scalars_of_value(tracer: Tracer, value: Any, y: Tensor, batched: bool) -> list[int]:
+def _scalars_of_value(tracer: Tracer, value: Any, y: Tensor) -> list[int]:
     """The scalars of a row of the field's value."""
     if not isinstance(value, Tensor):
         raise FieldError(
@@ -236,9 +272,9 @@ def _verify(func: Callable[..., Any], traced: Traced, example: _Example, batched
     """Compare with the field itself on other inputs, of another number of rows."""
     y = example.y if batched else example.y[None]
     flat = y.reshape(y.shape[0], -1)
-    with torch.no_grad():
+    with torch.no_grad(), holding(traced.held, example.held):
         expected = func(example.t, example.y, *example.args)
-        arguments = [example.args[i] for i in traced.per_row]
+        arguments = [*[example.args[i] for i in traced.per_row], *example.held]
         (got,) = evaluate(traced.program, example.t, flat, arguments, traced.constants.values(example.args))
     expected = expected.expand(example.y.shape).reshape(flat.shape).to(got.dtype)
     finite = expected.isfinite()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -81,9 +81,11 @@ class Drawn:
         tolerance = 10 ** -choose.uniform(2, 5)
         self.how: dict[str, Any] = {"rtol": tolerance, "atol": tolerance}
 
-    def compare(self, solve: Callable[[Any], list[Tensor]], tolerance: float = 1e-8) -> None:
+    def compare(
+        self, solve: Callable[[Any], list[Tensor]], tolerance: float = 1e-8, more: Sequence[Tensor] = ()
+    ) -> None:
         """What ``solve`` returns for the field compiled and as it is, and the gradients of all that require some."""
-        leaves = [x for x in (self.y0, *self.args, *self.field.parameters(), self.t) if x.requires_grad]
+        leaves = [x for x in (self.y0, *self.args, *self.field.parameters(), self.t, *more) if x.requires_grad]
         found = []
         for field in (fastode.compile(self.field, memory=self.memory), self.field):
             with fastode.stats() as log:
