@@ -51,6 +51,8 @@ def write(tracer: Tracer, func: Any, name: str, args: tuple[Any, ...], kwargs: d
         raise tracer.refusal(MIXING[name])
     if not (name.endswith("_") and len(written) == 1 and written[0] is target):
         raise tracer.refusal("writes into a tensor that is given to it: use the form that returns its result")
+    if not any(isinstance(x, Tensor) for x in tree_leaves((args[1:], kwargs))) and tracer.counts(target):
+        return func(*args, **kwargs)
     codes = tracer.codes_of(target)
     if torch.Tag.inplace_view in func.tags:  # the shape changes, no element does
         func(codes, *args[1:], **kwargs)

@@ -121,6 +121,20 @@ class Tracer(TorchDispatchMode):
             known = self.known[id(tensor)]
         return known[1]
 
+    def counts(self, tensor: Tensor) -> bool:
+        """Whether a tensor that is about to be changed by numbers is one of the field's own that it has not read.
+
+        It may be a counter of calls, so that is let happen, as it is in Python's numbers; but nothing may read it then.
+        """
+        if id(tensor) in self.known or id(tensor) not in self._places.found:
+            return False
+        name = self._places.of(tensor).name
+        if name.endswith("num_batches_tracked"):  # of a batch normalisation, which a refusal speaks about
+            return False
+        error = self.refusal(f"changes {name}, which the field reads in the same call: a program has no memory")
+        self.unreadable[id(tensor)] = (tensor, error)
+        return True
+
     def sort(self, tensors: Sequence[Tensor]) -> int:
         """The most that any of some tensors is."""
         return max((self.scalars.sort(self.codes_of(t)) for t in tensors), default=NUMBER)

@@ -144,20 +144,23 @@ def test_the_program_names_them() -> None:
 
 
 class Estimate(nn.Module):
-    """A flow by Hutchinson's estimate, whose noise is a buffer: FFJORD's way."""
+    """A flow by Hutchinson's estimate, whose noise is a buffer, as is a counter of its calls: FFJORD's way."""
 
     noise: Tensor
+    calls: Tensor
 
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
         self.register_buffer("noise", torch.randn(rows, 3).sign())
+        self.register_buffer("calls", torch.tensor(0.0))
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         z = state[0]
+        self.calls += 1
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
-            slope = self.net(z)
+            slope = self.net(z) * torch.sin(t.clone().type_as(z).requires_grad_())
             (product,) = torch.autograd.grad(slope, z, self.noise, create_graph=True)
         return slope, -(product * self.noise).sum(1)
 
@@ -171,9 +174,17 @@ def test_the_noise_of_an_estimate() -> None:
             z, change = fastode.odeint_adjoint(f, (x, zero), t, rtol=1e-6, atol=1e-6, gradient="discrete")
         loss = z[-1].square().mean() - change[-1].mean()
         found.append([z, change, *torch.autograd.grad(loss, list(func.parameters()))])
-    assert log[0].engine == "compiled"
+    assert log[0].engine == "compiled" and int(func.calls) > 2
     for a, b in zip(*found, strict=True):
         assert_close(b, a, 1e-9)
+
+
+def test_a_counter_is_counted_by_the_trace_alone() -> None:
+    func = Estimate(15)
+    field, state = fastode.compile(func), (torch.randn(15, 3), torch.zeros(15))
+    for _ in range(3):
+        fastode.odeint(field, state, T)
+        assert fastode.last_stats().engine == "compiled" and int(func.calls) == 3  # the first trace finds the noise
 
 
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])

@@ -120,12 +120,32 @@ def dropout(t: Tensor, y: Tensor) -> Tensor:
     return nn.functional.dropout(y, 0.5)
 
 
+LAST = torch.zeros(2)
 CALLS = torch.zeros(())
 
 
-@refused("aten.add_.Tensor", "changes CALLS in place")
-def counting_calls(t: Tensor, y: Tensor) -> Tensor:
+@refused("aten.add_.Tensor", "changes CALLS, which the field reads in the same call")
+def reading_its_counter(t: Tensor, y: Tensor) -> Tensor:
     CALLS.add_(1)
+    return -y * CALLS
+
+
+@refused("aten.add_.Tensor", "changes CALLS in place")
+def reading_before_it_counts(t: Tensor, y: Tensor) -> Tensor:
+    slope = -y * CALLS
+    CALLS.add_(1)
+    return slope
+
+
+@refused("aten.copy_", "changes LAST in place")
+def keeping_a_state(t: Tensor, y: Tensor) -> Tensor:
+    LAST.copy_(y[0])
+    return -y
+
+
+@refused("aten.lerp_", "changes LAST in place")
+def keeping_a_mean(t: Tensor, y: Tensor) -> Tensor:
+    LAST.lerp_(y.mean(0), 0.1)
     return -y
 
 
