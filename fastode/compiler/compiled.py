@@ -122,7 +122,8 @@ class CompiledField(nn.Module):
     """``func`` as a field that solvers run natively; called, it is ``func``.
 
     It is traced when a solve first sees a state of some shape and dtype. Parameters stay those of ``func``: an
-    optimiser's step is seen by the next solve. Made by :func:`fastode.compile`.
+    optimiser's step is seen by the next solve. Attributes of ``func`` are read and set through it, its methods called.
+    Made by :func:`fastode.compile`.
 
     Attributes:
         func: the function.
@@ -137,17 +138,33 @@ class CompiledField(nn.Module):
         self.memory = memory
         self.precision = precision
         self.parts: tuple[int, ...] = ()
-        self._natives: dict[Any, Native | CannotCompile] = {}
         self._packed: dict[Packing, CompiledField] = {}
         self._modules_of_func: _Modules | None = None
         #: for a solve like the last one; and what the last one was that had none
         self.repeat: Repeat | None = None
         self.last_request: tuple[Any, ...] = ()
         self._class_calls_back = any(hasattr(type(func), c) for c in CALLBACKS)
+        # the last: from now on other attributes are the function's
+        self._natives: dict[Any, Native | CannotCompile] = {}
 
     def forward(self, t: Tensor, y: Any, *args: Any) -> Any:
         """``func(t, y, *args)``, by torch."""
         return self.func(t, y, *args)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__") or "_modules" not in self.__dict__:  # copying and pickling ask for some
+                raise
+        return getattr(self._function(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        if name in own or name == "func" or "_natives" not in own or not hasattr(self._function(), name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self._function(), name, value)
 
     def extra_repr(self) -> str:
         """Shown by ``print(field)``."""

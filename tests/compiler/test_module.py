@@ -54,6 +54,66 @@ def test_an_optimisers_step_is_seen_by_the_next_solve(make):
     assert_follows(field, y0)
 
 
+class Scaled(nn.Module):
+    """A field with a method, a number and tensors that are set from outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.scale, self.rate = nn.Linear(2, 2), torch.tensor(1.0), nn.Parameter(torch.tensor(2.0))
+        self.register_buffer("shift", torch.zeros(2))
+
+    def move(self, shift: Tensor) -> None:
+        self.shift = shift
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.tanh(self.net(y)) * self.scale - self.rate * y + self.shift
+
+
+def test_attributes_and_methods_are_those_of_the_function():
+    func, y0 = Scaled(), torch.randn(3, 2)
+    field = fastode.compile(func)
+    for change in (
+        lambda: field.move(torch.ones(2)),
+        lambda: setattr(field, "shift", torch.full((2,), 3.0)),
+        lambda: setattr(field, "scale", torch.tensor(-2.0)),
+        lambda: setattr(field, "rate", nn.Parameter(torch.tensor(0.5))),
+        lambda: setattr(field, "net", nn.Linear(2, 2)),
+    ):
+        served(field, y0)
+        change()
+        assert_follows(field, y0)
+    assert field.scale is func.scale and field.rate is func.rate and field.net is func.net
+    assert {name for name, _ in field.named_parameters()} == {"func.net.weight", "func.net.bias", "func.rate"}
+    assert {"scale", "shift", "rate", "net"}.isdisjoint(vars(field)) and set(field._modules) == {"func"}
+
+
+def test_names_that_both_have_are_the_fields_own():
+    class Named(Scaled):
+        def __init__(self):
+            super().__init__()
+            self.repeat, self.parts, self.memory = 3, "all", "much"
+
+    func = Named()
+    field, y0 = fastode.compile(func), torch.randn(3, 2)
+    for _ in range(3):
+        assert_follows(field, y0)
+    assert (func.repeat, func.parts, func.memory) == (3, "all", "much") and field.memory is None
+
+
+def test_what_the_function_does_not_have_is_an_error_or_the_fields_own():
+    field = fastode.compile(Scaled())
+    with pytest.raises(AttributeError, match="'Scaled' object has no attribute 'scales'"):
+        field.scales  # noqa: B018
+    field.note, field.memory = "mine", 1000
+    assert field.note == "mine" and not hasattr(field.func, "note") and not hasattr(field.func, "memory")
+    plain = fastode.compile(lambda t, y: -y)
+    with pytest.raises(AttributeError, match="'function' object has no attribute 'scale'"):
+        plain.scale  # noqa: B018
+    for again in (copy.copy(field), copy.deepcopy(field), pickle.loads(pickle.dumps(field))):
+        assert type(again) is CompiledField and again.note == "mine" and type(again.func) is Scaled
+        assert_follows(again, torch.randn(3, 2))
+
+
 def test_parameters_that_are_replaced_or_written_are_seen():
     func, y0 = Timed(), torch.randn(3, 2)
     field = fastode.compile(func)
