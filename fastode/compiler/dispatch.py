@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .gpu.fused import FusedProgram
 
 Found = TypeVar("Found")
+#: why derivatives of a field are left to torch
+GRADIENTS_STOP = "derivatives of a field that stops some, by detach() or no_grad(), or has a backward pass of its own"
 #: of a program: its per-row arguments, and its constants
 Inputs = tuple[list[Tensor], list[Tensor]]
 
@@ -333,9 +335,14 @@ def ready(field: CompiledField, y: Tensor, args: tuple[Any, ...], **kind: Any) -
 
     try:
         try:
-            return found()
+            native, inputs = found()
         except TensorsChanged:
             field.forget()
-            return found()
+            native, inputs = found()
     except CannotCompile as reason:
         raise NotServed(str(reason)) from reason
+    if not native.traced.differentiable:
+        asked = torch.is_grad_enabled() and any(x.requires_grad for x in (y, *inputs[0], *inputs[1]))
+        if asked or kind.get("divergence") is not None:
+            raise NotServed(GRADIENTS_STOP)
+    return native, inputs

@@ -114,7 +114,10 @@ def _text(traced: Traced) -> str:
     arguments = [f"argument {i}" for i in traced.per_row] + [place.name for place in traced.held]
     lines = list(_lines(program, constants, arguments))
     used = [f"  {name} {list(shape)}" for name, shape in zip(constants.names, constants.shapes, strict=True)]
-    return "\n".join([*lines, "", _costs(program), *(["constants:", *used] if used else [])])
+    lines += ["", _costs(program)]
+    if not traced.differentiable:
+        lines.append("derivatives are torch's: the field stops some, or has a backward pass of its own")
+    return "\n".join([*lines, *(["constants:", *used] if used else [])])
 
 
 def _lines(program: Program, constants: Constants, arguments: Sequence[str]) -> Iterator[str]:

@@ -78,7 +78,9 @@ def repeat_of(
 ) -> Repeat | None:
     """What another solve like this one may use, or None: there is nothing yet, or it may not."""
     direct, func = native.traced.constants.direct, field.func
-    if direct is None or native.traced.held or not isinstance(func, nn.Module | types.FunctionType):
+    if direct is None or not isinstance(func, nn.Module | types.FunctionType):
+        return None
+    if native.traced.held or not native.traced.differentiable:
         return None
     if type(rtol) is not float or type(atol) is not float or type(t) is not Tensor or t.requires_grad:
         return None

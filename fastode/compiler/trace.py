@@ -23,6 +23,8 @@ from .tracer import Tracer
 
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109)
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+#: of a tensor of derivatives, relative to its largest: one that is stopped differs by about as much as it is
+_TOLERANCE_OF_DERIVATIVES = {torch.float32: 3e-2, torch.float64: 1e-4}
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Traced:
         constants: of the program.
         per_row: which arguments of the field are the program's arguments, in their order.
         held: places of the program's further arguments, tensors that the field holds with an entry for each row.
+        differentiable: whether the derivatives of the program are those that torch finds for the field.
     """
 
     program: Program
     constants: Constants
     per_row: tuple[int, ...] = ()
     held: tuple[Place, ...] = ()
+    differentiable: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def trace(
     device: torch.device | str = "cpu",
     rows: int = 0,
 ) -> Traced:
-    """The program of ``func(t, y, *args)``. The field is called twice, on random states.
+    """The program of ``func(t, y, *args)``. The field is called three times, on random states.
 
     Args:
         y_shape: shape of one state, without the batch.
@@ -134,9 +138,10 @@ def _traced(func: Callable[..., Any], places: Places, kind: _Kind) -> Traced:
     for tensor, place in tracer.used:
         if place.get() is not tensor:
             raise CannotCompile(f"it replaces its own tensor {place.name} when it is called")
-    found = Traced(program, constants, kind.per_row, kind.held)
-    _verify(func, found, kind.example(other_rows, 0.7321), kind.batched)
-    return found
+    found, other = Traced(program, constants, kind.per_row, kind.held), kind.example(other_rows, 0.7321)
+    _verify(func, found, other, kind.batched)
+    own = [tensor for tensor, _ in tracer.used if tensor.requires_grad]
+    return found if _is_differentiable(func, found, other, kind.batched, own) else replace(found, differentiable=False)
 
 
 @dataclass(frozen=True)
@@ -287,3 +292,45 @@ def _verify(func: Callable[..., Any], traced: Traced, example: _Example, batched
             "its value depends on something that the trace did not see: numpy, `.data`, random numbers, the number of "
             "rows, or a state of its own"
         )
+
+
+def _is_differentiable(
+    func: Callable[..., Any], traced: Traced, example: _Example, batched: bool, own: Sequence[Tensor]
+) -> bool:
+    """Compare derivatives with those of the field: it may detach a tensor, or have a backward pass of its own.
+
+    Args:
+        own: the field's tensors that require grad.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        y, *rows = [
+            x.detach().clone().requires_grad_()
+            for x in (example.y, *[example.args[i] for i in traced.per_row], *example.held)
+        ]
+        args = list(example.args)
+        for i, x in zip(traced.per_row, rows, strict=False):
+            args[i] = x
+        shared = [x for x in example.args if isinstance(x, Tensor) and x.requires_grad]
+        leaves = [y, *rows, *shared, *own]
+
+        def derivatives(value: Tensor) -> list[Tensor]:
+            weights = torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype, device=value.device).view_as(value)
+            return list(torch.autograd.grad((value * weights).sum(), leaves, allow_unused=True, materialize_grads=True))
+
+        try:
+            state = y.clone()  # no leaf, as in a solve
+            flat = state.reshape(state.shape[0], -1) if batched else state.reshape(1, -1)
+            with holding(traced.held, rows[len(traced.per_row) :]):
+                value = func(example.t, state, *args)
+            expected = derivatives(value.expand(example.y.shape).reshape(flat.shape).to(flat.dtype))
+            constants = traced.constants.values(tuple(args))
+            found = derivatives(evaluate(traced.program, example.t, flat, rows, constants)[0])
+        except Exception:
+            return True  # torch has none to compare with
+    for a, b in zip(found, expected, strict=True):
+        finite = a.isfinite() & b.isfinite()
+        scale = torch.where(finite, b.abs().maximum(a.abs()), 0.0)
+        close = (a - b).abs() <= _TOLERANCE_OF_DERIVATIVES[a.dtype] * (scale.max() if scale.numel() else 0.0)
+        if not bool((close | ~finite).all()):
+            return False
+    return True
