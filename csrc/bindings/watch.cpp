@@ -22,7 +22,7 @@ class FieldWatch {
   FieldWatch(const py::list& same, const py::list& absent, const py::list& sizes, const py::list& tensors, py::object dtype)
       : dtype_(std::move(dtype)) {
     for (const auto& entry : same) {
-      const auto [container, key, value] = entry.cast<std::tuple<py::dict, py::object, py::object>>();
+      const auto [container, key, value] = entry.cast<std::tuple<py::object, py::object, py::object>>();
       same_.push_back({container, key, value});
     }
     for (const auto& entry : absent) {
@@ -42,7 +42,7 @@ class FieldWatch {
   // The tensors as they are now; None if anything is not what it was.
   py::object tensors() const {
     for (const Entry& e : same_) {
-      if (PyDict_GetItemWithError(e.container.ptr(), e.key.ptr()) != e.value.ptr()) return changed();
+      if (item_of(e.container, e.key).ptr() != e.value.ptr()) return changed();
     }
     for (const Sized& s : sizes_) {
       if (PyDict_Size(s.container.ptr()) != s.size) return changed();

@@ -93,29 +93,35 @@ def dense(x: Tensor) -> Tensor:
     return x if x.is_contiguous() and not x.is_neg() else x.resolve_neg().contiguous()
 
 
-class _Modules:
-    """The modules within reach of a function, as a trace depends on them.
+class _Reach:
+    """What is within reach of a function and makes its trace another one.
 
     Attributes:
         func: the function.
-        all: the modules.
+        modules: those that it may call.
+        plain_values: numbers and the like that it may read.
     """
 
     def __init__(self, func: Callable[..., Any]) -> None:
         self.func = func
-        self.all = Places(func).modules()
+        places = Places(func)
+        self.modules, self.plain_values = places.modules(), places.plain_values()
         self._children = self._found_children()
 
     def modes(self) -> tuple[bool, ...]:
         """Which of them are in training mode."""
-        return tuple([m.training for m in self.all])
+        return tuple([m.training for m in self.modules])
 
-    def are_the_same(self) -> bool:
-        """Whether none of them has got another child."""
-        return self._found_children() == self._children
+    def is_the_same(self) -> bool:
+        """Whether no module has got another child, and no number has become another one."""
+        return self._found_children() == self._children and all(v.is_still_there() for v in self.plain_values)
+
+    def settle(self) -> None:
+        """The function was called: what has changed since counts its calls, or keeps something of the last one."""
+        self.plain_values = [v for v in self.plain_values if v.is_still_there()]
 
     def _found_children(self) -> list[list[nn.Module | None]]:
-        return [list(m._modules.values()) for m in self.all]
+        return [list(m._modules.values()) for m in self.modules]
 
 
 class CompiledField(nn.Module):
@@ -130,6 +136,7 @@ class CompiledField(nn.Module):
         memory: for the states that the gradient of a solve keeps, in bytes; None for one state a step.
         precision: of float32 products with matrices on a GPU.
         parts: where each part of a state ends, in features, if it has several.
+        reach: what its programs depend on; there is one once it is traced.
     """
 
     def __init__(self, func: Callable[..., Any], memory: int | None = None, precision: str = "ieee") -> None:
@@ -139,7 +146,7 @@ class CompiledField(nn.Module):
         self.precision = precision
         self.parts: tuple[int, ...] = ()
         self._packed: dict[Packing, CompiledField] = {}
-        self._modules_of_func: _Modules | None = None
+        self.reach: _Reach | None = None
         #: for a solve like the last one; and what the last one was that had none
         self.repeat: Repeat | None = None
         self.last_request: tuple[Any, ...] = ()
@@ -172,14 +179,14 @@ class CompiledField(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # programs hold native objects and the tensors of this very function: a copy is traced again
-        nothing: dict[str, Any] = {"_natives": {}, "_packed": {}, "_modules_of_func": None}
+        nothing: dict[str, Any] = {"_natives": {}, "_packed": {}, "reach": None}
         nothing |= {"repeat": None, "last_request": ()}
         return {**super().__getstate__(), **nothing}
 
     def forget(self) -> None:
         """Trace the function again when the next solve needs it."""
         self._natives.clear()
-        self._modules_of_func = self.repeat = None
+        self.reach = self.repeat = None
 
     @property
     def calls_back(self) -> bool:
@@ -255,6 +262,8 @@ class CompiledField(nn.Module):
             except CannotCompile as reason:
                 found = reason
             self._natives[key] = found
+            if self.reach is not None:
+                self.reach.settle()
         if isinstance(found, CannotCompile):
             raise found
         return found
@@ -285,19 +294,13 @@ class CompiledField(nn.Module):
         except CannotCompile:
             return True
 
-    @property
-    def modules_of_func(self) -> list[nn.Module]:
-        """The modules whose modes the programs depend on; there are some once it is traced."""
-        return self._modules_of_func.all if self._modules_of_func else []
-
     def _mode(self) -> tuple[bool, ...]:
-        """The training flags of all modules; programs made before one was replaced are dropped."""
-        modules = self._modules_of_func
-        func = self._function()
-        if modules is None or modules.func is not func or not modules.are_the_same():
+        """The training flags of all modules; programs made before one, or a number, was replaced are dropped."""
+        reach, func = self.reach, self._function()
+        if reach is None or reach.func is not func or not reach.is_the_same():
             self.forget()
-            modules = self._modules_of_func = _Modules(func)
-        return modules.modes()
+            reach = self.reach = _Reach(func)
+        return reach.modes()
 
 
 def compile(func: Callable[..., Any], *, memory: int | None = None, precision: str = "ieee") -> CompiledField:

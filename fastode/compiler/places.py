@@ -1,4 +1,4 @@
-"""Where a function keeps its tensors, so that a tensor put in another's place later is seen.
+"""Where a function keeps its tensors and numbers, so that what is put in their places later is seen.
 
 A parameter is remembered as (``module._parameters``, name): an optimiser may replace it, ``torch.func.functional_call``
 does. Likewise buffers, attributes of objects, global variables and variables of enclosing functions.
@@ -54,6 +54,27 @@ def holding(places: Sequence[Place], tensors: Sequence[Tensor]) -> Iterator[None
             place.put(tensor)
 
 
+#: what a program has written into it
+Plain = bool | int | float | complex | str | None
+
+
+@dataclass(frozen=True)
+class PlainValue:
+    """``container[key]`` was a number or the like."""
+
+    container: Any
+    key: Any
+    value: Plain
+
+    def is_still_there(self) -> bool:
+        """Whether it has not become another one."""
+        try:
+            now = self.container[self.key]
+        except (LookupError, ValueError):  # it is gone, or the variable has no value
+            return False
+        return now is self.value or (type(now) is type(self.value) and now == self.value)
+
+
 class _Cell:
     """A variable of an enclosing function, as a container."""
 
@@ -74,6 +95,9 @@ class Places:
         #: by the tensor's identity; the tensors are kept, so that no other gets the same identity
         self.found: dict[int, tuple[Tensor, Place]] = {}
         self._seen: dict[int, Any] = {}
+        #: what is no tensor, and the names that occur in the code that may look it up
+        self._plain: list[PlainValue] = []
+        self._names: set[str] = set()
         waiting: list[tuple[Any, str]] = [(func, "")]
         while waiting and len(self._seen) < _MOST_OBJECTS:
             waiting.extend(self._look_into(*waiting.pop(0)))
@@ -85,6 +109,14 @@ class Places:
     def modules(self) -> list[nn.Module]:
         """The modules among what was looked at."""
         return [thing for thing in self._seen.values() if isinstance(thing, nn.Module)]
+
+    def plain_values(self) -> list[PlainValue]:
+        """Numbers and the like that the function may read, by the names that it uses."""
+        return [
+            v
+            for v in self._plain
+            if not isinstance(v.key, str) or (v.key in self._names and v.key != "training") or _is_a_dict(v, self._seen)
+        ]
 
     def of_rows(self, rows: int, dtype: torch.dtype) -> tuple[Place, ...]:
         """Where tensors are kept that may have an entry for each of ``rows`` rows; a parameter has not."""
@@ -111,12 +143,21 @@ class Places:
         if id(thing) in self._seen or isinstance(thing, _PLAIN):
             return
         self._seen[id(thing)] = thing
+        if isinstance(thing, types.FunctionType) and _is_the_users(thing):
+            self._names.update(_names(thing.__code__))
         for container, key, value, label in _entries(thing):
             path = f"{name}.{label}" if name and label else name or label
             if isinstance(value, Tensor):
                 self.found.setdefault(id(value), (value, Place(container, key, path)))
+            elif isinstance(value, Plain) and not isinstance(container, tuple):
+                self._plain.append(PlainValue(container, key, value))
             else:
                 yield value, path
+
+
+def _is_a_dict(v: PlainValue, seen: dict[int, Any]) -> bool:
+    """Whether it is an entry of a dictionary, and no attribute or variable."""
+    return id(v.container) in seen
 
 
 _PLAIN = (str, bytes, int, float, complex, type, types.ModuleType, types.BuiltinFunctionType, type(None), Tensor)
@@ -152,8 +193,7 @@ def _of_function(function: types.FunctionType) -> Iterator[_Entry]:
             yield _Cell(cell), 0, cell.cell_contents, name
         except ValueError:  # a variable that has no value yet
             continue
-    # torch's own functions and those of other libraries reach far and hold nothing of the user's
-    if function.__module__ is not None and function.__module__.split(".")[0] not in ("torch", "fastode", "numpy"):
+    if _is_the_users(function):
         variables = function.__globals__
         yield from ((variables, n, variables[n], n) for n in _names(function.__code__) if n in variables)
     for i, value in enumerate(function.__defaults__ or ()):
@@ -174,10 +214,25 @@ def _of_module(module: nn.Module) -> Iterator[_Entry]:
 
 
 def _of_class(thing: Any, method: str) -> Iterator[_Entry]:
-    """The global variables that an object's own code uses."""
-    function = getattr(type(thing), method, None)
-    if isinstance(function, types.FunctionType):
+    """A method of an object, and those that it leads to."""
+    waiting, seen = [method], set()
+    while waiting:
+        name = waiting.pop()
+        found = getattr(type(thing), name, None)
+        function = found.fget if isinstance(found, property) else found
+        if name in seen or not isinstance(function, types.FunctionType):
+            continue
+        seen.add(name)
+        if _is_the_users(function):
+            waiting.extend(_names(function.__code__))
+        elif name != method:
+            continue
         yield [function], 0, function, ""
+
+
+def _is_the_users(function: types.FunctionType) -> bool:
+    """Functions of torch and other libraries reach far and hold nothing of the user's."""
+    return function.__module__ is not None and function.__module__.split(".")[0] not in ("torch", "fastode", "numpy")
 
 
 def _names(code: types.CodeType) -> list[str]:

@@ -91,8 +91,10 @@ def repeat_of(
     if request != seen:
         return None  # it takes as long to prepare as it saves: not for a solve that may not come again
     holders: list[dict[str, Any]] = [vars(field), vars(func), *([func._modules] if isinstance(func, nn.Module) else [])]
-    modules = field.modules_of_func
-    same: list[tuple[dict[str, Any], str, Any]] = [(vars(field), "memory", field.memory)]
+    assert field.reach is not None
+    modules = field.reach.modules
+    same: list[tuple[Any, Any, Any]] = [(vars(field), "memory", field.memory)]
+    same += [(v.container, v.key, v.value) for v in field.reach.plain_values]
     same.append((field._modules if isinstance(func, nn.Module) else vars(field), "func", func))
     same += [(vars(m), "training", m.training) for m in modules]
     same += [(m._modules, name, child) for m in modules for name, child in m._modules.items()]
