@@ -50,6 +50,15 @@ def written_into_empty(t: Tensor, y: Tensor) -> Tensor:
     return dy
 
 
+@field(2, time_per_row=False, unbatched=False)
+def filled_with_the_time(t: Tensor, y: Tensor) -> Tensor:
+    rows = len(y)
+    times = torch.cat(
+        [torch.full((rows, 1), t, dtype=y.dtype), torch.full(size=(rows, 1), fill_value=2 * t, dtype=y.dtype)], 1
+    )
+    return y * times + torch.full_like(y, t) - y.new_full((rows, 1), fill_value=t)
+
+
 @field(3)
 def masks(t: Tensor, y: Tensor) -> Tensor:
     hot = (y > 0.1) & ~(y >= 1.0) | (y == 0)
