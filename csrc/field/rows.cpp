@@ -148,8 +148,8 @@ class RowSolver {
     for (Index f = 0; f < n_; ++f) row[f] = tile[f * lanes_ + l];
   }
 
-  // The sum of squares of x in units of the tolerance, in each lane; with several parts, what it were if all parts had the mean
-  // square of the largest.
+  // The sum of squares of x in units of the tolerance, in each lane. With several parts, features times the largest of their mean
+  // squares.
   void measure(const T* x, const T* y, const T* y1) {
     const Index stride = tolerances_.feature_stride == 0 ? 0 : lanes_;
     const auto of_features = [&](T* sums, Index from, Index end) {

@@ -43,6 +43,7 @@ class Native:
         shapes = tuple(tuple(s) for s in traced.constants.shapes)
         self.lowered = Lowered(traced.program, shapes, shared_time)
         self.per_row = per_row
+        self._held = [(place, place.get().shape[1:]) for place in traced.held]
         self.shapes = [torch.Size(s) for s in shapes]
         self.device = device
 
@@ -58,10 +59,10 @@ class Native:
             TensorsChanged: a tensor of the field that has an entry for each row is gone, or has not as many as ``y``.
         """
         found = [dense(a) for a, is_row in zip(args, self.per_row, strict=True) if is_row] if args else []
-        for place, width in zip(self.traced.held, self.traced.program.argument_widths[len(found) :], strict=False):
+        for place, shape in self._held:
             try:
                 x = place.get()
-                fits = len(x) == len(y) and x.numel() == width * len(y) and x.dtype is y.dtype and x.device == y.device
+                fits = x.shape == (len(y), *shape) and x.dtype is y.dtype and x.device == y.device
             except Exception as error:
                 raise TensorsChanged(f"its tensors have changed: {type(error).__name__}: {error}") from error
             if not fits:

@@ -111,12 +111,15 @@ class Places:
         return [thing for thing in self._seen.values() if isinstance(thing, nn.Module)]
 
     def plain_values(self) -> list[PlainValue]:
-        """Numbers and the like that the function may read, by the names that it uses."""
-        return [
-            v
-            for v in self._plain
-            if not isinstance(v.key, str) or (v.key in self._names and v.key != "training") or _is_a_dict(v, self._seen)
-        ]
+        """Numbers and the like that the function may read: entries of lists and dictionaries, variables of enclosing
+        functions, and attributes and global variables that code within reach names."""
+
+        def may_be_read(v: PlainValue) -> bool:
+            if id(v.container) in self._seen or isinstance(v.container, _Cell):
+                return True
+            return v.key in self._names and v.key != "training"
+
+        return [v for v in self._plain if may_be_read(v)]
 
     def of_rows(self, rows: int, dtype: torch.dtype) -> tuple[Place, ...]:
         """Where tensors are kept that may have an entry for each of ``rows`` rows; a parameter has not."""
@@ -153,11 +156,6 @@ class Places:
                 self._plain.append(PlainValue(container, key, value))
             else:
                 yield value, path
-
-
-def _is_a_dict(v: PlainValue, seen: dict[int, Any]) -> bool:
-    """Whether it is an entry of a dictionary, and no attribute or variable."""
-    return id(v.container) in seen
 
 
 _PLAIN = (str, bytes, int, float, complex, type, types.ModuleType, types.BuiltinFunctionType, type(None), Tensor)

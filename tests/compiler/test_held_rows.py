@@ -221,3 +221,21 @@ def test_random_solves(seed: int) -> None:
         return [fastode.odeint(f, drawn.y0, drawn.t, *drawn.args, method=method, **drawn.how)]
 
     drawn.compare(solve, more=[held])
+
+
+def test_another_shape_is_seen() -> None:
+    class Matrices(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factors = torch.randn(6, 2, 4)
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return torch.tanh(self.factors.flatten(1)[:, :2] * y + self.factors[:, 0].sum(1, keepdim=True))
+
+    func, y0 = Matrices(), torch.randn(6, 2)
+    field = fastode.compile(func)
+    for shape in ((6, 2, 4), (6, 4, 2), (6, 8, 1)):
+        func.factors = torch.randn(shape)
+        found = fastode.odeint(field, y0, T)
+        assert fastode.last_stats().engine == "compiled"
+        assert_close(found, fastode.odeint(func, y0, T), 1e-10)
