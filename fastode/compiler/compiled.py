@@ -100,13 +100,13 @@ class _Reach:
     Attributes:
         func: the function.
         modules: those that it may call.
-        plain_values: numbers and the like that it may read.
+        contents: numbers, modules, functions and other objects that it may read.
     """
 
     def __init__(self, func: Callable[..., Any]) -> None:
         self.func = func
         places = Places(func)
-        self.modules, self.plain_values = places.modules(), places.plain_values()
+        self.modules, self.contents = places.modules(), places.contents()
         self._children = self._found_children()
 
     def modes(self) -> tuple[bool, ...]:
@@ -114,12 +114,12 @@ class _Reach:
         return tuple([m.training for m in self.modules])
 
     def is_the_same(self) -> bool:
-        """Whether no module has got another child, and no number has become another one."""
-        return self._found_children() == self._children and all(v.is_still_there() for v in self.plain_values)
+        """Whether no module has got another child, and nothing that is read has become another."""
+        return self._found_children() == self._children and all(c.is_still_there() for c in self.contents)
 
     def settle(self) -> None:
         """The function was called: what has changed since counts its calls, or keeps something of the last one."""
-        self.plain_values = [v for v in self.plain_values if v.is_still_there()]
+        self.contents = [c for c in self.contents if c.is_still_there()]
 
     def _found_children(self) -> list[list[nn.Module | None]]:
         return [list(m._modules.values()) for m in self.modules]
@@ -296,7 +296,7 @@ class CompiledField(nn.Module):
             return True
 
     def _mode(self) -> tuple[bool, ...]:
-        """The training flags of all modules; programs made before one, or a number, was replaced are dropped."""
+        """The training flags of all modules; programs made before something that they read was replaced are dropped."""
         reach, func = self.reach, self._function()
         if reach is None or reach.func is not func or not reach.is_the_same():
             self.forget()

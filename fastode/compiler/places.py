@@ -7,6 +7,7 @@ does. Likewise buffers, attributes of objects, global variables and variables of
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -59,20 +60,22 @@ Plain = bool | int | float | complex | str | None
 
 
 @dataclass(frozen=True)
-class PlainValue:
-    """``container[key]`` was a number or the like."""
+class Content:
+    """``container[key]`` was a number or the like, a module, a function or another object."""
 
     container: Any
     key: Any
-    value: Plain
+    value: Any
 
     def is_still_there(self) -> bool:
-        """Whether it has not become another one."""
+        """Whether it has not become another one; equal numbers are the same."""
         try:
             now = self.container[self.key]
         except (LookupError, ValueError):  # it is gone, or the variable has no value
             return False
-        return now is self.value or (type(now) is type(self.value) and now == self.value)
+        if now is self.value:
+            return True
+        return isinstance(now, Plain) and type(now) is type(self.value) and bool(now == self.value)
 
 
 class _Cell:
@@ -96,7 +99,7 @@ class Places:
         self.found: dict[int, tuple[Tensor, Place]] = {}
         self._seen: dict[int, Any] = {}
         #: what is no tensor, and the names that occur in the code that may look it up
-        self._plain: list[PlainValue] = []
+        self._contents: list[Content] = []
         self._names: set[str] = set()
         waiting: list[tuple[Any, str]] = [(func, "")]
         while waiting and len(self._seen) < _MOST_OBJECTS:
@@ -110,16 +113,16 @@ class Places:
         """The modules among what was looked at."""
         return [thing for thing in self._seen.values() if isinstance(thing, nn.Module)]
 
-    def plain_values(self) -> list[PlainValue]:
-        """Numbers and the like that the function may read: entries of lists and dictionaries, variables of enclosing
+    def contents(self) -> list[Content]:
+        """What the function may read beside tensors: entries of lists and dictionaries, variables of enclosing
         functions, and attributes and global variables that code within reach names."""
 
-        def may_be_read(v: PlainValue) -> bool:
-            if id(v.container) in self._seen or isinstance(v.container, _Cell):
+        def may_be_read(c: Content) -> bool:
+            if id(c.container) in self._seen or isinstance(c.container, _Cell):
                 return True
-            return v.key in self._names and v.key != "training"
+            return c.key in self._names and c.key != "training"
 
-        return [v for v in self._plain if may_be_read(v)]
+        return [c for c in self._contents if may_be_read(c)]
 
     def of_rows(self, rows: int, dtype: torch.dtype) -> tuple[Place, ...]:
         """Where tensors are kept that may have an entry for each of ``rows`` rows; a parameter has not."""
@@ -152,13 +155,15 @@ class Places:
             path = f"{name}.{label}" if name and label else name or label
             if isinstance(value, Tensor):
                 self.found.setdefault(id(value), (value, Place(container, key, path)))
-            elif isinstance(value, Plain) and not isinstance(container, tuple):
-                self._plain.append(PlainValue(container, key, value))
             else:
+                if not isinstance(container, tuple) and not isinstance(value, _FIXED):
+                    self._contents.append(Content(container, key, value))
                 yield value, path
 
 
-_PLAIN = (str, bytes, int, float, complex, type, types.ModuleType, types.BuiltinFunctionType, type(None), Tensor)
+#: what nobody puts another in the place of
+_FIXED = (type, types.ModuleType, types.BuiltinFunctionType)
+_PLAIN = (str, bytes, int, float, complex, type(None), Tensor, *_FIXED)
 _Entry = tuple[Any, Any, Any, str]
 
 
@@ -193,7 +198,7 @@ def _of_function(function: types.FunctionType) -> Iterator[_Entry]:
             continue
     if _is_the_users(function):
         variables = function.__globals__
-        yield from ((variables, n, variables[n], n) for n in _names(function.__code__) if n in variables)
+        yield from ((variables, n, variables[n], n) for n in _global_names(function.__code__) if n in variables)
     for i, value in enumerate(function.__defaults__ or ()):
         yield function.__defaults__, i, value, f"default {i}"
     yield from ((function.__kwdefaults__, k, v, k) for k, v in (function.__kwdefaults__ or {}).items())
@@ -234,6 +239,18 @@ def _is_the_users(function: types.FunctionType) -> bool:
 
 
 def _names(code: types.CodeType) -> list[str]:
-    """Names of global variables that some code may use, with those of the functions inside it."""
-    inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in _names(c)]
-    return [*code.co_names, *inner]
+    """Names of global variables and attributes that some code may use, with those of the functions inside it."""
+    return [name for c in _with_inner(code) for name in c.co_names]
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    """Those of global variables alone."""
+    instructions = (i for c in _with_inner(code) for i in dis.get_instructions(c))
+    return list(dict.fromkeys(i.argval for i in instructions if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")))
+
+
+def _with_inner(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for c in code.co_consts:
+        if isinstance(c, types.CodeType):
+            yield from _with_inner(c)

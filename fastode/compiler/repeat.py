@@ -94,7 +94,7 @@ def repeat_of(
     assert field.reach is not None
     modules = field.reach.modules
     same: list[tuple[Any, Any, Any]] = [(vars(field), "memory", field.memory)]
-    same += [(v.container, v.key, v.value) for v in field.reach.plain_values]
+    same += [(c.container, c.key, c.value) for c in field.reach.contents]
     same.append((field._modules if isinstance(func, nn.Module) else vars(field), "func", func))
     same += [(vars(m), "training", m.training) for m in modules]
     same += [(m._modules, name, child) for m in modules for name, child in m._modules.items()]

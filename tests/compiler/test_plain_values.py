@@ -139,6 +139,19 @@ def test_what_counts_or_is_not_read_costs_no_trace(traces: list[Any]) -> None:
     assert len(traces) == 1
 
 
+STEP = weight = 0
+
+
+def test_a_global_variable_named_like_an_attribute_is_not_read(traces: list[Any]) -> None:
+    global STEP, weight
+    net, y0 = nn.Linear(2, 2), torch.ones(3, 2)
+    field = fastode.compile(lambda t, y: y @ net.weight.T)
+    for step in range(3):
+        STEP = weight = step
+        fastode.odeint(field, y0, T)
+    assert len(traces) == 1
+
+
 def test_one_that_changes_before_every_solve_is_right_every_time(traces: list[Any]) -> None:
     func = Numbers()
     field, y0 = fastode.compile(func), 0.1 * torch.ones(3, 2)
@@ -146,3 +159,38 @@ def test_one_that_changes_before_every_solve_is_right_every_time(traces: list[An
         func.scale = 1.0 / (1 + step)
         assert_close(fastode.odeint(field, y0, T), fastode.odeint(func, y0, T), 1e-8)
     assert len(traces) == 5
+
+
+NET: Any = None
+
+
+def helper(y: Tensor) -> Tensor:
+    return -y
+
+
+def test_another_object_is_seen(traces: list[Any]) -> None:
+    """A module, a function or a record in the place of another."""
+    global NET, helper
+    NET, net, before = nn.Linear(2, 2), nn.Linear(2, 2), helper
+
+    class Field:
+        def __init__(self) -> None:
+            self.config = SimpleNamespace(weight=torch.ones(2), power=2)
+
+        def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+            slope = torch.tanh(net(y)) + torch.sin(NET(y)) + helper(y)
+            return slope * self.config.weight - y.abs() ** self.config.power
+
+    func = Field()
+    field = fastode.compile(func)
+    check(field)
+    net = nn.Linear(2, 2)
+    check(field)
+    NET = nn.Linear(2, 2)
+    check(field)
+    helper = lambda y: -2 * y  # noqa: E731
+    check(field)
+    func.config = SimpleNamespace(weight=2 * torch.ones(2), power=3)
+    check(field)
+    assert len(traces) == 5
+    helper = before
