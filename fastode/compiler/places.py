@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 #: objects looked at in one search; who holds more than that does not hold it for the field
 _MOST_OBJECTS = 20_000
+#: of a list or a dictionary that a field reads one by one
+_MOST_ENTRIES = 256
 
 
 @dataclass(frozen=True)
@@ -114,15 +116,22 @@ class Places:
         return [thing for thing in self._seen.values() if isinstance(thing, nn.Module)]
 
     def contents(self) -> list[Content]:
-        """What the function may read beside tensors: entries of lists and dictionaries, variables of enclosing
-        functions, and attributes and global variables that code within reach names."""
-
-        def may_be_read(c: Content) -> bool:
-            if id(c.container) in self._seen or isinstance(c.container, _Cell):
-                return True
-            return c.key in self._names and c.key != "training"
-
-        return [c for c in self._contents if may_be_read(c)]
+        """What the function may read beside tensors: variables of enclosing functions, attributes and global variables
+        that code within reach names, and what lists and dictionaries hold that are among these."""
+        read: set[int] = set()
+        found = []
+        for c in self._contents:  # holders come before what they hold
+            holder = c.container if id(c.container) in self._seen else None
+            if holder is not None:
+                may_be_read = id(holder) in read and len(holder) <= _MOST_ENTRIES
+            else:
+                bound = isinstance(c.container, _Cell | tuple)  # a tuple of arguments or defaults
+                may_be_read = bound or (c.key in self._names and c.key != "training")
+            if may_be_read:
+                read.add(id(c.value))
+                if not isinstance(c.container, tuple):
+                    found.append(c)
+        return found
 
     def of_rows(self, rows: int, dtype: torch.dtype) -> tuple[Place, ...]:
         """Where tensors are kept that may have an entry for each of ``rows`` rows; a parameter has not."""
@@ -156,7 +165,7 @@ class Places:
             if isinstance(value, Tensor):
                 self.found.setdefault(id(value), (value, Place(container, key, path)))
             else:
-                if not isinstance(container, tuple) and not isinstance(value, _FIXED):
+                if not isinstance(value, _FIXED):
                     self._contents.append(Content(container, key, value))
                 yield value, path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -115,14 +116,16 @@ def test_it_is_seen_in_parts_and_rows() -> None:
 
 def test_enclosing_and_global_variables(traces: list[Any]) -> None:
     global RATE
-    rate = 1.0
-    field = fastode.compile(lambda t, y: -rate * y * RATE)
+    rate, shared = 1.0, [1.0]
+    field = fastode.compile(functools.partial(lambda of, t, y: -rate * y * RATE * of[0], shared))
+    check(field)
+    shared[0] = 0.5
     check(field)
     rate = 2.0
     check(field)
     RATE = 3.0
     check(field)
-    assert len(traces) == 3
+    assert len(traces) == 4
     RATE = 1.0
 
 
@@ -137,6 +140,18 @@ def test_what_counts_or_is_not_read_costs_no_trace(traces: list[Any]) -> None:
     func.scale = 1.0  # another object with the same value
     fastode.odeint(field, y0, T)
     assert len(traces) == 1
+
+
+def test_what_grows_beside_a_field_is_not_looked_at() -> None:
+    func = Numbers()
+    func.history = [0.5] * 1000
+    func.config.log = {"loss": [1.0] * 1000}
+    field, y0 = fastode.compile(func), torch.ones(3, 2)
+    fastode.odeint(field, y0, T)
+    assert field.reach is not None
+    read = {c.key for c in field.reach.contents}
+    assert len(field.reach.contents) < 30 and {"scale", "mode", "option", "width", "power", 1} <= read
+    assert not read & {"calls", "epoch", "history", "log", "loss"}
 
 
 STEP = weight = 0
