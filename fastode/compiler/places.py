@@ -103,9 +103,12 @@ class Places:
         #: what is no tensor, and the names that occur in the code that may look it up
         self._contents: list[Content] = []
         self._names: set[str] = set()
+        self._classes: dict[type, None] = {}
         waiting: list[tuple[Any, str]] = [(func, "")]
         while waiting and len(self._seen) < _MOST_OBJECTS:
             waiting.extend(self._look_into(*waiting.pop(0)))
+            if not waiting:
+                waiting = [(method, "") for method in self._named_methods() if id(method) not in self._seen]
 
     def tensors(self) -> list[Tensor]:
         """All of them."""
@@ -153,6 +156,15 @@ class Places:
             found = self.found[id(tensor)] = (tensor, Place([tensor], 0, f"a tensor of shape {shape}"))
         return found[1]
 
+    def _named_methods(self) -> Iterator[types.FunctionType]:
+        """Methods and properties of objects within reach that code within reach names."""
+        for attributes in map(vars, self._classes):
+            for name in self._names & attributes.keys():
+                found = attributes[name]
+                found = found.fget if isinstance(found, property) else getattr(found, "__func__", found)
+                if isinstance(found, types.FunctionType):
+                    yield found
+
     def _look_into(self, thing: Any, name: str) -> Iterator[tuple[Any, str]]:
         """Objects in reach of ``thing``; its tensors are noted."""
         if id(thing) in self._seen or isinstance(thing, _PLAIN):
@@ -160,6 +172,7 @@ class Places:
         self._seen[id(thing)] = thing
         if isinstance(thing, types.FunctionType) and _is_the_users(thing):
             self._names.update(_names(thing.__code__))
+        self._classes.update(dict.fromkeys(c for c in type(thing).__mro__ if _is_the_users(c)))
         for container, key, value, label in _entries(thing):
             path = f"{name}.{label}" if name and label else name or label
             if isinstance(value, Tensor):
@@ -170,6 +183,7 @@ class Places:
                 yield value, path
 
 
+_LIBRARIES = ("torch", "fastode", "numpy", "builtins")
 #: what nobody puts another in the place of
 _FIXED = (type, types.ModuleType, types.BuiltinFunctionType)
 _PLAIN = (str, bytes, int, float, complex, type(None), Tensor, *_FIXED)
@@ -226,25 +240,15 @@ def _of_module(module: nn.Module) -> Iterator[_Entry]:
 
 
 def _of_class(thing: Any, method: str) -> Iterator[_Entry]:
-    """A method of an object, and those that it leads to."""
-    waiting, seen = [method], set()
-    while waiting:
-        name = waiting.pop()
-        found = getattr(type(thing), name, None)
-        function = found.fget if isinstance(found, property) else found
-        if name in seen or not isinstance(function, types.FunctionType):
-            continue
-        seen.add(name)
-        if _is_the_users(function):
-            waiting.extend(_names(function.__code__))
-        elif name != method:
-            continue
+    """The function that is called when the object is."""
+    function = getattr(type(thing), method, None)
+    if isinstance(function, types.FunctionType):
         yield [function], 0, function, ""
 
 
-def _is_the_users(function: types.FunctionType) -> bool:
-    """Functions of torch and other libraries reach far and hold nothing of the user's."""
-    return function.__module__ is not None and function.__module__.split(".")[0] not in ("torch", "fastode", "numpy")
+def _is_the_users(thing: types.FunctionType | type) -> bool:
+    """Functions and classes of torch and other libraries reach far and hold nothing of the user's."""
+    return thing.__module__ is not None and thing.__module__.split(".")[0] not in _LIBRARIES
 
 
 def _names(code: types.CodeType) -> list[str]:

@@ -129,6 +129,41 @@ def test_enclosing_and_global_variables(traces: list[Any]) -> None:
     RATE = 1.0
 
 
+def test_methods_that_a_function_calls(traces: list[Any]) -> None:
+    class Model:
+        scale, width, step = 1.0, 2.0, 0
+
+        @property
+        def doubled(self) -> float:
+            return 2 * self.scale
+
+        @staticmethod
+        def bent(x: Tensor) -> Tensor:
+            return torch.tanh(RATE * x)
+
+        def slope(self, y: Tensor) -> Tensor:
+            return self.bent(y) * self.doubled - self.width * y
+
+        def training_step(self) -> int:
+            return self.step
+
+    global RATE
+    model = Model()
+    model.scale, model.width, model.step = 1.5, 2.5, 0
+    field = fastode.compile(lambda t, y: model.slope(y))
+    check(field)
+    model.scale = 3.0
+    check(field)
+    model.width = 0.5
+    check(field)
+    RATE = 2.0
+    check(field)
+    model.step = 1
+    check(field)
+    assert len(traces) == 4
+    RATE = 1.0
+
+
 def test_what_counts_or_is_not_read_costs_no_trace(traces: list[Any]) -> None:
     func = Numbers()
     field = fastode.compile(func)
