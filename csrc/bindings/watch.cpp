@@ -9,12 +9,14 @@ namespace py = pybind11;
 namespace fastode {
 namespace {
 
-// What containers hold: dictionaries are asked directly.
+// What containers hold, or null: dictionaries are asked directly.
 py::object item_of(const py::handle& container, const py::handle& key) {
-  if (PyDict_CheckExact(container.ptr())) {
+  if (PyDict_Check(container.ptr())) {
     return py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(container.ptr(), key.ptr()));
   }
-  return py::reinterpret_steal<py::object>(PyObject_GetItem(container.ptr(), key.ptr()));
+  py::object found = py::reinterpret_steal<py::object>(PyObject_GetItem(container.ptr(), key.ptr()));
+  if (!found) PyErr_Clear();
+  return found;
 }
 
 class FieldWatch {
