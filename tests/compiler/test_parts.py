@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -377,32 +378,29 @@ def test_tolerances_of_rows_in_solve() -> None:
     assert steps.tolist() == sorted(steps.tolist()) and steps[0] < steps[-1]
 
 
-class HyperNetwork(nn.Module):
-    """A flow whose weights are functions of time, for a batch along the second axis; its trace by torch.autograd."""
+class WeightsOfTime(nn.Module):
+    """A mixture of planar flows whose weights are functions of time: the batch is the second axis of its products."""
 
-    def __init__(self, dim: int = 2, hidden: int = 8, width: int = 70) -> None:
+    def __init__(self, dim: int = 2, members: int = 70) -> None:
         super().__init__()
-        self.dim, self.width, self.block = dim, width, dim * width
-        self.weights = nn.Sequential(nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, 3 * self.block + width))
+        self.shapes = {"into": (members, dim, 1), "bias": (members, 1, 1), "out": (members, 1, dim)}
+        numbers = sum(math.prod(shape) for shape in self.shapes.values())
+        self.net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, numbers))
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        z = state[0]
-        n, w, d = self.block, self.width, self.dim
+        z, _ = state
         with torch.set_grad_enabled(True):
             z.requires_grad_(True)
-            p = self.weights(t.reshape(1, 1)).reshape(-1)
-            u = p[n : 2 * n].reshape(w, 1, d) * torch.sigmoid(p[2 * n : 3 * n].reshape(w, 1, d))
-            many = z.unsqueeze(0).repeat(w, 1, 1)
-            h = torch.tanh(torch.matmul(many, p[:n].reshape(w, d, 1)) + p[3 * n :].reshape(w, 1, 1))
-            slope = torch.matmul(h, u).mean(0)
-            trace = 0.0
-            for i in range(d):
-                trace += torch.autograd.grad(slope[:, i].sum(), z, create_graph=True)[0].contiguous()[:, i].contiguous()
-        return slope, -trace.view(len(z), 1)
+            numbers = self.net(t.reshape(1, 1)).reshape(-1).split([math.prod(s) for s in self.shapes.values()])
+            into, bias, out = (n.reshape(s) for n, s in zip(numbers, self.shapes.values(), strict=True))
+            hidden = torch.tanh(z[None].repeat(len(into), 1, 1) @ into + bias)
+            slope = torch.matmul(hidden, torch.sigmoid(out)).mean(0)
+            rows = [torch.autograd.grad(column.sum(), z, create_graph=True)[0] for column in slope.unbind(1)]
+        return slope, -torch.stack(rows, 1).contiguous().diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
 
 
 def test_weights_that_are_functions_of_time() -> None:
-    func, t = HyperNetwork(), torch.tensor([1.0, 0.0])
+    func, t = WeightsOfTime(), torch.tensor([1.0, 0.0])
     y0 = torch.randn(30, 2), torch.zeros(30, 1)
 
     def solve(f: Any) -> tuple[Tensor, ...]:
