@@ -60,13 +60,11 @@ def explain(func: Callable[..., Any], y0: Any = None, *args: Any, t: float | Ten
     if isinstance(y0, Tensor):
         return _explain_state(func, y0, y0.dim() > 1, args, t)
     parts, spec = check_state(y0)
-    found = None
+    found = Explanation(False, ROWS_DIFFER, None, ROWS_DIFFER)
     for packing in packings(parts, spec):
         found = _explain_state(Packed(func, packing), packing.pack(parts), packing.batched, args, t)
         if found.compiles:
             break
-    if found is None:
-        return Explanation(False, ROWS_DIFFER, None, ROWS_DIFFER)
     return found
 
 

@@ -94,7 +94,8 @@ class _Cell:
 
 
 class Places:
-    """The tensors within reach of a function: its modules, variables, defaults and bound arguments."""
+    """What is within reach of a function: by its modules, variables, defaults, bound arguments, and the methods that it
+    names."""
 
     def __init__(self, func: Callable[..., Any]) -> None:
         #: by the tensor's identity; the tensors are kept, so that no other gets the same identity
@@ -103,6 +104,7 @@ class Places:
         #: what is no tensor, and the names that occur in the code that may look it up
         self._contents: list[Content] = []
         self._names: set[str] = set()
+        #: of the objects; a dictionary keeps their order
         self._classes: dict[type, None] = {}
         waiting: list[tuple[Any, str]] = [(func, "")]
         while waiting and len(self._seen) < _MOST_OBJECTS:
