@@ -106,6 +106,8 @@ class FieldRecord:
     @property
     def states(self) -> int: ...
     @property
+    def product_bytes(self) -> int: ...
+    @property
     def ends(self) -> list[float]: ...
     def take_pieces(self, out: int) -> None: ...
 
@@ -131,7 +133,14 @@ class FieldCall:
         time_is_float32: bool,
     ) -> None: ...
     def adaptive(
-        self, y0: int, times: Sequence[float], steps: FieldSteps, out: int, most_states: int, dense: bool
+        self,
+        y0: int,
+        times: Sequence[float],
+        steps: FieldSteps,
+        out: int,
+        most_states: int,
+        memory: int,
+        dense: bool,
     ) -> tuple[Account, FieldRecord | None]: ...
     def grid(
         self,
@@ -142,6 +151,7 @@ class FieldCall:
         output_power: Sequence[int],
         out: int,
         most_states: int,
+        memory: int,
     ) -> tuple[Account, FieldRecord | None]: ...
     def sweep(
         self,

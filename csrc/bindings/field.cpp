@@ -30,7 +30,7 @@ const std::unordered_map<std::string, Operator>& operators() {
 }
 
 using PyValue = std::tuple<int, int, int, int>;  // area, slot, first feature, width
-using PyInstruction = std::tuple<std::string, PyValue, std::vector<PyValue>, double, int, std::vector<std::array<int, 4>>>;
+using PyInstruction = std::tuple<std::string, PyValue, std::vector<PyValue>, double, int, std::vector<std::array<int, 4>>, int>;
 
 Value value_of(const PyValue& v) {
   return {static_cast<Area>(std::get<0>(v)), std::get<1>(v), std::get<2>(v), std::get<3>(v)};
@@ -45,10 +45,10 @@ std::vector<Value> values_of(const std::vector<PyValue>& list) {
 std::vector<Instruction> instructions_of(const py::handle& list) {
   std::vector<Instruction> instructions;
   for (const PyInstruction& given : list.cast<std::vector<PyInstruction>>()) {
-    const auto& [name, out, inputs, number, matrix, runs] = given;
+    const auto& [name, out, inputs, number, matrix, runs, kept] = given;
     const auto found = operators().find(name);
     if (found == operators().end()) throw py::value_error("a field program has no operator `" + name + "`");
-    Instruction i{found->second, value_of(out), values_of(inputs), number, matrix, {}};
+    Instruction i{found->second, value_of(out), values_of(inputs), number, matrix, {}, kept};
     for (const auto& r : runs) i.runs.push_back({r[0], r[1], r[2], r[3]});
     instructions.push_back(std::move(i));
   }
@@ -74,6 +74,7 @@ std::shared_ptr<Program> make_program(const py::dict& d) {
   for (const auto& [constant, g] : d["vector_gradients"].cast<std::vector<std::tuple<int, PyValue>>>()) {
     p->vector_gradients.push_back({constant, value_of(g)});
   }
+  p->kept = d["kept"].cast<Index>();
   p->constants = d["constants"].cast<std::vector<Index>>();
   p->arguments = values_of(d["arguments"].cast<std::vector<PyValue>>());
   p->argument_cotangents = values_of(d["argument_cotangents"].cast<std::vector<PyValue>>());
@@ -209,7 +210,7 @@ AdaptiveRule make_rule(std::vector<double> rtol, std::vector<double> atol, const
 
 template <class T>
 py::object adaptive(const Call& call, Address y0, const std::vector<double>& times, const AdaptiveRule& rule, Address out,
-                    Index most_states, bool dense) {
+                    Index most_states, Index memory, bool dense) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
   const T* from = array<T>(y0, cells, "y0");
@@ -221,6 +222,7 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
   auto record = most_states > 0 || dense ? std::make_shared<AnyRecord>(AnyRecord{Record<T>{}, true}) : nullptr;
   if (record) {
     std::get<Record<T>>(record->record).most_states = most_states > 0 ? std::max<Index>(2, most_states) : 0;
+    std::get<Record<T>>(record->record).memory = memory;
     std::get<Record<T>>(record->record).dense = dense;
   }
   Signals signals;
@@ -236,7 +238,8 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
 
 template <class T>
 py::object grid(const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
-                const std::vector<double>& output_x, const std::vector<int>& output_power, Address out, Index most_states) {
+                const std::vector<double>& output_x, const std::vector<int>& output_power, Address out, Index most_states,
+                Index memory) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
   if (points.empty() || output_step.size() != output_x.size() || output_step.size() != output_power.size()) {
@@ -254,6 +257,7 @@ py::object grid(const Call& call, Address y0, const std::vector<double>& points,
     steps.outputs.push_back(output);
   }
   steps.most_states = most_states;
+  steps.memory = memory;
   Signals signals;
   Account account;
   {
@@ -418,6 +422,9 @@ void register_field(py::module_& m) {
       .def_property_readonly("states", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return static_cast<Index>(steps.states.size()); }, r.record);
       })
+      .def_property_readonly("product_bytes", [](const AnyRecord& r) {
+        return std::visit([](const auto& steps) { return steps.products.bytes(); }, r.record);
+      })
       .def_property_readonly("ends", [](const AnyRecord& r) {
         return std::visit([](const auto& steps) { return steps.t1; }, r.record);
       })
@@ -446,11 +453,14 @@ void register_field(py::module_& m) {
            arg("threads"), arg("time_is_float32"))
       .def("adaptive",
            [](const Call& call, Address y0, const std::vector<double>& times, const AdaptiveRule& rule, Address out,
-              Index most_states, bool dense) { return BY_ITEMSIZE(call, adaptive, y0, times, rule, out, most_states, dense); })
+              Index most_states, Index memory, bool dense) {
+             return BY_ITEMSIZE(call, adaptive, y0, times, rule, out, most_states, memory, dense);
+           })
       .def("grid",
            [](const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
-              const std::vector<double>& output_x, const std::vector<int>& output_power, Address out, Index most_states) {
-             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, output_power, out, most_states);
+              const std::vector<double>& output_x, const std::vector<int>& output_power, Address out, Index most_states,
+              Index memory) {
+             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, output_power, out, most_states, memory);
            })
       .def("sweep", [](const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
                        const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants,

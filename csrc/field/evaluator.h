@@ -32,18 +32,18 @@ class Evaluator {
   }
 
   // The slope at `state`, in the workspace's slot.
-  const T* slope_at(const T* state, double t, Index slot) {
+  const T* slope_at(const T* state, double t, Index slot, Products<T> products = {}) {
     if (seen() > 0) copy(workspace_->at(engine_.program.state, slot), state, seen());
     set_time(t, slot);
-    workspace_->run_value(slot);
+    workspace_->run_value(slot, products);
     return workspace_->at(engine_.program.out, slot);
   }
 
   // The slope at y + dt sum_j w[j] k[j].
-  const T* slope_of(const T* y, const Weights<T>& w, const T* const* k, T dt, double t, Index slot) {
+  const T* slope_of(const T* y, const Weights<T>& w, const T* const* k, T dt, double t, Index slot, Products<T> products = {}) {
     if (seen() > 0) combine(workspace_->at(engine_.program.state, slot), y, w, k, dt, seen());
     set_time(t, slot);
-    workspace_->run_value(slot);
+    workspace_->run_value(slot, products);
     return workspace_->at(engine_.program.out, slot);
   }
 

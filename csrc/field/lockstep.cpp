@@ -92,6 +92,11 @@ class Adaptive {
       return account;
     };
 
+    record_ = record;
+    if (record != nullptr && record->most_states > 0) {
+      record->products = KeptProducts<T>(engine_, tiles_, stages_, true);
+      record->products.begin_step(0, record->memory);
+    }
     double dt = first_step(y0, t, account);
     if (!std::isfinite(dt) && !finite_start()) return end(Outcome::NON_FINITE, dt);
     std::size_t next = 1, stop = 0;
@@ -121,7 +126,8 @@ class Adaptive {
         tried = s_.round_time(std::abs(t1 - t));
       }
       const double signed_dt = direction_ * tried;
-      const double err = attempt(t, signed_dt, t1);
+      if (record != nullptr) record->products.begin_step(account.n_accepted, record->room_for_products());
+      const double err = attempt(t, signed_dt, t1, account.n_accepted);
       account.n_func += stages_ - 1;
       const Decision decision = control(err, tried, rule_.limits);
       dt = s_.round_time(decision.dt);
@@ -219,7 +225,7 @@ class Adaptive {
     std::vector<double> squares0(sums_.size());
     over_tiles([&](Evaluator<T>& e, Index i) {
       load_tile(y0, s_.features, s_.tiling, i, y(i));
-      e.copy(k(i)[0], e.slope_at(y(i), t, 0), s_.features);
+      e.copy(k(i)[0], e.slope_at(y(i), t, 0, kept(0, 0, i)), s_.features);
       squares(y(i), y(i), y(i), i, &squares0[i * parts_]);
       squares(k(i)[0], y(i), y(i), i, &sums_[i * parts_]);
     });
@@ -243,16 +249,21 @@ class Adaptive {
     return std::min(100 * h0, h1);
   }
 
-  double attempt(double t, double dt, double t1) {
+  // Where the products of an evaluation go.
+  Products<T> kept(Index step, int stage, Index tile) const {
+    return {record_ == nullptr ? nullptr : record_->products.at(step, stage, tile)};
+  }
+
+  double attempt(double t, double dt, double t1, Index step_number) {
     const T step = static_cast<T>(dt);
     over_tiles([&](Evaluator<T>& e, Index i) {
       T** slopes = k(i);
       for (int j = 1; j < inner_; ++j) {
-        const T* slope = e.slope_of(y(i), a_[j], slopes, step, s_.stage_time(j, t, dt, t1), 0);
+        const T* slope = e.slope_of(y(i), a_[j], slopes, step, s_.stage_time(j, t, dt, t1), 0, kept(step_number, j, i));
         e.copy(slopes[j], slope, s_.features);
       }
       e.combine(y1(i), y(i), b_, slopes, step, s_.features);
-      if (inner_ < stages_) e.copy(slopes[inner_], e.slope_at(y1(i), t1, 0), s_.features);
+      if (inner_ < stages_) e.copy(slopes[inner_], e.slope_at(y1(i), t1, 0, kept(step_number, inner_, i)), s_.features);
       Buffer<T>& error = scratch();
       e.combine(error.data(), nullptr, error_, slopes, step, s_.features);
       squares(error.data(), y(i), y1(i), i, &sums_[i * parts_]);
@@ -332,6 +343,7 @@ class Adaptive {
     const Index step = static_cast<Index>(record.t.size()), kept = static_cast<Index>(record.states.size());
     if (!is_kept(step, kept, record.most_states, record.every, halve)) return;
     record.states.push_back(copy_of_state(record.keeps_slopes));
+    record.products.limit(record.room_for_products());
   }
 
   const Setting<T>& s_;
@@ -345,6 +357,7 @@ class Adaptive {
   Buffer<T> rtol_, atol_;
   TileTolerance<T> tolerance_;
   Index parts_;
+  Record<T>* record_ = nullptr;
   double direction_ = 1.0;
   std::vector<double> sums_;
   std::vector<Weights<T>> a_, pieces_;

@@ -1,6 +1,7 @@
 #pragma once
 // Solves in which all rows take the same steps, and their discrete adjoint.
 #include "fastode/controller.h"
+#include "products.h"
 #include "tiles.h"
 
 namespace fastode::field {
@@ -21,12 +22,20 @@ struct Record {
   std::vector<double> t, dt, t1;
   bool keeps_slopes = false;  // each state is followed by the first slope of its step, which is not that of the field there
   Index most_states = 0;  // `every` doubles where there would be more, and the steps between are taken again for a gradient
+  Index memory = 0;       // bytes for states and products together; states come first
   Index every = 1;
   std::vector<Buffer<T>> states;
+  KeptProducts<T> products;
   Buffer<T> last;
   std::vector<Output> outputs;
   bool dense = false;             // the outputs are the polynomials of all steps
   std::vector<Buffer<T>> pieces;  // of each step [pieces_of, rows, features], where they are not known beforehand to be so many
+
+  Index room_for_products() const {
+    Index left = memory;
+    for (const Buffer<T>& state : states) left -= state.size() * static_cast<Index>(sizeof(T));
+    return left;
+  }
 };
 
 // Whether the state before a step is kept. Where there would be more than `most`, every other one goes, by `halve`, and `every`

@@ -57,6 +57,7 @@ struct Instruction {
   double number = 0.0;
   std::int32_t matrix = -1;
   std::vector<Run> runs;
+  std::int32_t kept = -1;  // where its value is among the products that may be kept for a gradient
 };
 
 // A constant matrix [rows, cols], as an affine map reads it.
@@ -87,6 +88,7 @@ struct Program {
   std::vector<Value> arguments;            // in ARGUMENT
   std::vector<Value> argument_cotangents;  // of the arguments in `differentiated`
   std::vector<std::int32_t> differentiated;
+  Index kept = 0;  // features of the products that may be kept for a gradient
   Value time, state, out, cotangent, state_cotangent;
   Value time_cotangent;  // of the time that the rows share, summed over a tile
   bool has_time = false, has_state = false, has_cotangent = false, has_state_cotangent = false, has_time_cotangent = false;

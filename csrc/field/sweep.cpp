@@ -92,7 +92,7 @@ class TileSweep {
         }
         if (n < steps - 1 || wanted) {
           if (n == steps - 1) {
-            e.slope_at(record_.last.data() + tile * size_, record_.t1[n], 0);
+            e.slope_at(record_.last.data() + tile * size_, record_.t1[n], 0, kept(n + 1, 0, tile));
             ++n_func;
           }
           pull(e, slope(0), 0, gradients, lambda_);
@@ -102,9 +102,9 @@ class TileSweep {
       const T* y = state(e, n, tile, last, n_func);
       const T* k[MAX_FIELD_STAGES];
       const bool evaluates_first = !chained || n == 0;
-      k[0] = evaluates_first ? e.slope_at(y, record_.t[n], 0) : y + size_;
+      k[0] = evaluates_first ? e.slope_at(y, record_.t[n], 0, kept(n, 0, tile)) : y + size_;
       for (int i = 1; i < last; ++i) {
-        k[i] = e.slope_of(y, a_[i], k, dt, s_.stage_time(i, record_.t[n], record_.dt[n], record_.t1[n]), i);
+        k[i] = e.slope_of(y, a_[i], k, dt, s_.stage_time(i, record_.t[n], record_.dt[n], record_.t1[n]), i, kept(n, i, tile));
       }
       n_func += evaluates_first ? last : last - 1;
       // the method backwards
@@ -145,6 +145,9 @@ class TileSweep {
 
  private:
   T* slope(int i) const { return memory_.data() + i * size_; }
+
+  // The products of an evaluation, if they were kept.
+  Products<T> kept(Index step, int stage, Index tile) const { return {record_.products.at(step, stage, tile), true}; }
 
   // Where step n began; its first slope follows if it is kept.
   const T* state(Evaluator<T>& e, Index n, Index tile, int last, Index& n_func) {
@@ -289,6 +292,9 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
     record.every = std::max<Index>(1, (steps + record.most_states - 1) / record.most_states);
     for (Index n = 0; n < steps; n += record.every) record.states.emplace_back(setting.tiling.tiles * size);
     record.last = Buffer<T>(setting.tiling.tiles * size);
+    record.products = KeptProducts<T>(engine, setting.tiling.tiles, stages, false);
+    const Index room = record.room_for_products();
+    for (Index n = 0; n < steps; ++n) record.products.begin_step(n, room);
   }
   const auto keep_state = [&](const T* y, Index n, Index tile) {
     if (!keep || (n < steps && n % record.every != 0)) return;
@@ -318,7 +324,9 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
         const T dt = static_cast<T>(record.dt[n]);
         for (int i = 0; i < stages; ++i) {
           const double t = setting.stage_time(i, record.t[n], record.dt[n], record.t1[n]);
-          e.copy(const_cast<T*>(k[i]), i == 0 ? e.slope_at(y, t, 0) : e.slope_of(y, a[i], k, dt, t, 0), setting.features);
+          const Products<T> products{record.products.at(n, i, tile)};
+          e.copy(const_cast<T*>(k[i]), i == 0 ? e.slope_at(y, t, 0, products) : e.slope_of(y, a[i], k, dt, t, 0, products),
+                 setting.features);
         }
         e.combine(y1, y, b, k, dt, setting.features);
         for (std::size_t o = 0; o < outputs[n].output.size(); ++o) {

@@ -2,9 +2,13 @@
 // A program bound to a tile width, and the memory in which one thread runs it.
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
 
 #include "kernels.h"
 
@@ -17,8 +21,22 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(Index count) : size_(count) {
     if (count == 0) return;
-    data_.reset(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), std::align_val_t{64})));
+    data_.reset(allocated(count, 64));
     std::fill_n(data_.get(), count, T(0));
+  }
+  // Not zeroed, for what is written whole before it is read; in huge pages where it is large, as the first touch of a page costs
+  // more than writing to it.
+  static Buffer unset(Index count) {
+    constexpr std::size_t HUGE_PAGE = std::size_t{1} << 21;
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+    Buffer buffer;
+    buffer.size_ = count;
+    buffer.data_.get_deleter().alignment = bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
+    buffer.data_.reset(allocated(count, buffer.data_.get_deleter().alignment));
+#ifdef MADV_HUGEPAGE
+    if (bytes >= HUGE_PAGE) madvise(buffer.data_.get(), bytes, MADV_HUGEPAGE);
+#endif
+    return buffer;
   }
   T* data() const { return data_.get(); }
   Index size() const { return size_; }
@@ -26,10 +44,21 @@ class Buffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete(p, std::align_val_t{64}); }
+    std::size_t alignment = 64;
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t{alignment}); }
   };
+  static T* allocated(Index count, std::size_t alignment) {
+    return static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), std::align_val_t{alignment}));
+  }
   std::unique_ptr<T, Free> data_;
   Index size_ = 0;
+};
+
+// Where the products of one evaluation that are kept are, or go to; null if none is.
+template <class T>
+struct Products {
+  T* at = nullptr;
+  bool made = false;
 };
 
 // What all threads of a solve share.
@@ -93,7 +122,8 @@ class Workspace {
     runs_.reserve(runs);  // codes point into it
     value_ = placed(p.value);
     adjoint_ = placed(p.adjoint);
-    execute(placed(p.once), 0);
+    const std::vector<Code<T>> once = placed(p.once);
+    execute(once, 0, 0, once.size());
   }
 
   T* at(const Value& v, Index stage = 0) const {
@@ -103,13 +133,30 @@ class Workspace {
   }
 
   // The field at the state and time that are in place at this stage.
-  void run_value(Index stage) const { execute(value_, stage); }
+  void run_value(Index stage, Products<T> products = {}) const {
+    std::size_t done = 0;
+    if (products.at != nullptr) {
+      for (std::size_t i = 0; i < value_.size(); ++i) {
+        const Index kept = engine_.program.value[i].kept;
+        if (kept < 0) continue;
+        const Code<T>& c = value_[i];
+        T* const product = c.out.data + stage * c.out.stage_stride;
+        T* const place = products.at + kept * c.lanes;
+        const std::size_t bytes = static_cast<std::size_t>(c.width * c.lanes) * sizeof(T);
+        execute(value_, stage, done, products.made ? i : i + 1);
+        if (products.made) std::memcpy(product, place, bytes);
+        else std::memcpy(place, product, bytes);
+        done = i + 1;
+      }
+    }
+    execute(value_, stage, done, value_.size());
+  }
   // Its vector-Jacobian product with the cotangent in place, at a stage where the field was run.
-  void run_adjoint(Index stage) const { execute(adjoint_, stage); }
+  void run_adjoint(Index stage) const { execute(adjoint_, stage, 0, adjoint_.size()); }
 
  private:
-  void execute(const std::vector<Code<T>>& codes, Index stage) const {
-    engine_.kernels.run(codes.data(), static_cast<Index>(codes.size()), stage);
+  void execute(const std::vector<Code<T>>& codes, Index stage, std::size_t from, std::size_t to) const {
+    engine_.kernels.run(codes.data() + from, static_cast<Index>(to - from), stage);
   }
 
   Place<T> place(const Value& v, const Value& out) const {

@@ -134,7 +134,8 @@ class CompiledField(nn.Module):
 
     Attributes:
         func: the function.
-        memory: for the states that the gradient of a solve keeps, in bytes; None for one state a step.
+        memory: for the states and products that the gradient of a solve keeps, in bytes; None for one state a step, and
+            products up to 1 GiB.
         precision: of float32 products with matrices on a GPU.
         parts: where each part of a state ends, in features, if it has several.
         reach: what its programs depend on; there is one once it is traced.
@@ -315,9 +316,11 @@ def compile(func: Callable[..., Any], *, memory: int | None = None, precision: s
     Args:
         func: a module or function; ``y`` is ``[rows, ...]`` and no row may depend on another. See
             :func:`fastode.explain` for what it becomes, or why it cannot be compiled.
-        memory: bytes for the states that the gradient of a solve keeps. Where one state a step would need more, every
-            second is kept, or every fourth, ..., and the steps between are taken again on the way back; in
-            :func:`fastode.solve` each row has its share. On the CPU only.
+        memory: bytes for what a solve keeps for its gradient. Where one state a step would need more, every second is
+            kept, or every fourth, ..., and the steps between are taken again on the way back; in
+            :func:`fastode.solve` each row has its share. What is left goes to the products of wide layers, which need
+            not be made again then. By default one state a step, and products while both take 1 GiB at most. On the CPU
+            only.
         precision: of float32 products with matrices on a GPU: ``"ieee"``, ``"tf32x3"`` (three products on tensor cores,
             nearly as exact) or ``"tf32"`` (relative error 5e-4).
 

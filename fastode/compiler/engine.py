@@ -37,6 +37,9 @@ SOLVED, UNDERFLOW, TOO_MANY, BROKEN = range(4)
 #: flops of one evaluation of all rows from which a second thread saves more than it costs (about 10 us)
 _FLOPS_WORTH_A_THREAD = 400_000
 
+#: bytes for states and products together, up to which products are kept if no memory is given
+MEMORY_FOR_PRODUCTS = 2**30
+
 #: tableaus as the engine takes them, by identity; each is kept alive beside its native form
 _methods: dict[int, tuple[ButcherTableau, _native.FieldMethod]] = {}
 
@@ -209,7 +212,8 @@ class Job:
         call = self._call(self.lowered.forward, y0, arguments, constants)
         most_states = most_states_within(self.memory, y0, self.tableau, chained=True) if keep else 0
         address = 0 if out is None else out.data_ptr()
-        found = call.adaptive(y0.data_ptr(), self.times, steps.native, address, most_states, out is None)
+        kept = (most_states, bytes_of_products(self.memory))
+        found = call.adaptive(y0.data_ptr(), self.times, steps.native, address, *kept, out is None)
         return self._end(found, stats)
 
     def _given(
@@ -226,7 +230,8 @@ class Job:
         call = self._call(self.lowered.forward, y0, arguments, constants)
         most_states = most_states_within(self.memory, y0, self.tableau) if keep else 0
         outputs = (steps.output_step, steps.output_x, steps.output_power)
-        return self._end(call.grid(y0.data_ptr(), steps.points, *outputs, out.data_ptr(), most_states), stats)
+        kept = (most_states, bytes_of_products(self.memory))
+        return self._end(call.grid(y0.data_ptr(), steps.points, *outputs, out.data_ptr(), *kept), stats)
 
     def _begin(self) -> SolveStats:
         stats = new_stats(self.name)
@@ -308,6 +313,11 @@ def most_states_within(memory: int | None, y0: Tensor, tableau: ButcherTableau, 
         return 2**62
     arrays = 2 if chained and tableau.adaptive and not tableau.last_stage_is_solution else 1
     return max(2, memory // max(1, arrays * y0.nbytes))
+
+
+def bytes_of_products(memory: int | None) -> int:
+    """Bytes that products may take together with the states."""
+    return MEMORY_FOR_PRODUCTS if memory is None else memory
 
 
 class GradientPlaces:

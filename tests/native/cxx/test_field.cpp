@@ -18,7 +18,8 @@ Program linear_field() {
   Program p;
   const Value y{Area::LANES, 0, 0, FEATURES}, slope{Area::LANES, 1, 0, FEATURES};
   const Value given{Area::ADJOINT, 0, 0, FEATURES}, passed_on{Area::ADJOINT, 1, 0, FEATURES};
-  p.value = {{Operator::affine, slope, {y}, 0.0, 0, {}}};
+  p.value = {{Operator::affine, slope, {y}, 0.0, 0, {}, 0}};
+  p.kept = FEATURES;
   p.adjoint = {{Operator::affine, passed_on, {given}, 0.0, 1, {}}};
   p.slots[static_cast<int>(Area::LANES)] = {FEATURES, FEATURES};
   p.slots[static_cast<int>(Area::ADJOINT)] = {FEATURES, FEATURES};
@@ -66,10 +67,11 @@ template <class T>
 struct Result {
   std::vector<T> out, grad_y0, grad_matrix;
   Account forward, backward;
+  Index products;  // bytes
 };
 
 template <class T>
-Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states = 1000) {
+Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states = 1000, Index memory = 0) {
   const Program program = linear_field();
   const Method method = method_of(kind);
   const bool adaptive = kind != Kind::GRID;
@@ -85,6 +87,7 @@ Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states 
   r.out.resize(times.size() * y0.size());
   Record<T> record;
   record.most_states = most_states;
+  record.memory = memory;
   if (adaptive) {
     const AdaptiveRule rule{{1e-5}, {1e-6}, {method.stages - 1.0, 0.9, 0.2, 10.0, 0.0, INFINITY}, 0.0, 1e9, 1e9, {FEATURES}, {0.4, 0.41}};
     r.forward = solve_adaptive<T>(setting, engine, y0.data(), times, rule, r.out.data(), &record, {});
@@ -95,6 +98,8 @@ Result<T> solve_and_sweep(Index rows, int threads, Kind kind, Index most_states 
     r.forward = solve_grid<T>(setting, engine, y0.data(), points, r.out.data(), record, {});
   }
   CHECK(r.forward.outcome == Outcome::FINISHED);
+  r.products = record.products.bytes();
+  CHECK(r.products <= std::max<Index>(0, record.room_for_products()));
   for (std::size_t o = 0; o < times.size(); ++o) {
     for (std::size_t i = 0; i < y0.size(); ++i) {
       CHECK(close(r.out[o * y0.size() + i], y0[i] * std::exp(RATES[i % FEATURES] * times[o]), 1e-3));
@@ -125,6 +130,22 @@ void steps_taken_again_are_the_same(Index rows, Kind kind) {
     CHECK(few.grad_y0 == all.grad_y0);
     CHECK(few.grad_matrix == all.grad_matrix);
     CHECK(few.backward.n_func > all.backward.n_func || rows == 0);
+  }
+}
+
+template <class T>
+void kept_products_change_nothing(Index rows, Kind kind) {
+  const Result<T> none = solve_and_sweep<T>(rows, 1, kind);
+  const Result<T> all = solve_and_sweep<T>(rows, 2, kind, 1000, Index{1} << 30);
+  CHECK(none.products == 0 && (all.products > 0 || rows == 0));
+  for (const Index share : {1, 2, 5, 100}) {
+    const Result<T> some = solve_and_sweep<T>(rows, 2, kind, 1000, all.products / share);
+    for (const Result<T>* r : {&all, &some}) {
+      CHECK(r->out == none.out);
+      CHECK(r->grad_y0 == none.grad_y0);
+      CHECK(r->grad_matrix == none.grad_matrix);
+      CHECK(r->backward.n_func == none.backward.n_func);
+    }
   }
 }
 
@@ -205,6 +226,8 @@ int main() {
       threads_change_nothing<double>(rows, kind);
       steps_taken_again_are_the_same<float>(rows, kind);
       steps_taken_again_are_the_same<double>(rows, kind);
+      kept_products_change_nothing<float>(rows, kind);
+      kept_products_change_nothing<double>(rows, kind);
     }
   }
   for (Index rows : {0, 1, 2, 7, 33, 200}) {
