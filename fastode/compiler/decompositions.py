@@ -72,6 +72,90 @@ def cosh(x: Tensor) -> Tensor:
     return 0.5 * (torch.exp(x) + torch.exp(-x))
 
 
+def asin(x: Tensor) -> Tensor:
+    return torch.atan2(x, torch.sqrt((1 - x) * (1 + x)))
+
+
+def acos(x: Tensor) -> Tensor:
+    return torch.atan2(torch.sqrt((1 - x) * (1 + x)), x)
+
+
+def asinh(x: Tensor) -> Tensor:
+    a = torch.where(x < 0, -x, x)
+    # the square of a large number would be infinite
+    far = a > 1e8
+    near = torch.where(far, 0.0, a)
+    y = torch.log1p(near + near * near / (1 + torch.sqrt(1 + near * near)))
+    y = torch.where(far, torch.log(torch.where(far, a, 1.0)) + math.log(2), y)
+    return torch.where(x < 0, -y, y)
+
+
+def acosh(x: Tensor) -> Tensor:
+    t = x - 1
+    return torch.log1p(t + torch.sqrt(t) * torch.sqrt(t + 2))
+
+
+def atanh(x: Tensor) -> Tensor:
+    return 0.5 * (torch.log1p(x) - torch.log1p(-x))
+
+
+def ceil(x: Tensor) -> Tensor:
+    return -torch.floor(-x)
+
+
+def trunc(x: Tensor) -> Tensor:
+    return torch.where(x < 0, ceil(x), torch.floor(x))
+
+
+def frac(x: Tensor) -> Tensor:
+    return x - trunc(x)
+
+
+def round(x: Tensor, decimals: int = 0) -> Tensor:
+    power = 10.0 ** abs(decimals)
+    return torch.round(x * power) / power if decimals > 0 else torch.round(x / power) * power
+
+
+def floor_divide(a: Number, b: Number) -> Tensor:
+    return torch.floor(torch.true_divide(a, b))
+
+
+def div(a: Number, b: Number, rounding_mode: str) -> Tensor:
+    return floor_divide(a, b) if rounding_mode == "floor" else trunc(torch.true_divide(a, b))
+
+
+def remainder(a: Number, b: Number) -> Tensor:
+    rest = a - b * floor_divide(a, b)
+    # the rounding of the quotient may have taken it to the next integer
+    return torch.where((rest != 0) & ((rest < 0) != (b < 0)), rest + b, rest)
+
+
+def fmod(a: Tensor, b: Number) -> Tensor:
+    rest = a - b * trunc(a / b)
+    size = b.abs() if isinstance(b, Tensor) else abs(b)
+    return torch.where((rest != 0) & ((rest < 0) != (a < 0)), torch.where(a < 0, rest - size, rest + size), rest)
+
+
+def fmax(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where((a >= b) | isnan(b), a, b)
+
+
+def fmin(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where((a <= b) | isnan(b), a, b)
+
+
+def heaviside(x: Tensor, values: Tensor) -> Tensor:
+    return torch.where(x == 0, values, (x > 0).to(x.dtype))
+
+
+def deg2rad(x: Tensor) -> Tensor:
+    return x * (math.pi / 180)
+
+
+def rad2deg(x: Tensor) -> Tensor:
+    return x * (180 / math.pi)
+
+
 def exp2(x: Tensor) -> Tensor:
     return torch.exp(x * math.log(2))
 

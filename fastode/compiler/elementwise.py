@@ -74,6 +74,10 @@ def _pow_exponent(b: Builder, inputs: tuple[int, ...], out: int, data: tuple[Any
     return b.elementwise("mul", g, b.elementwise("where", flat, zero, slope))
 
 
+def _square_of_length(b: Builder, x: int, y: int) -> int:
+    return b.elementwise("add", b.elementwise("mul", x, x), b.elementwise("mul", y, y))
+
+
 ELEMENTWISE: dict[str, Elementwise] = {
     "neg": Elementwise(torch.neg, _unary(lambda b, x, s, g: b.elementwise("neg", g))),
     "abs": Elementwise(torch.abs, _unary(lambda b, x, s, g: b.elementwise("mul", g, b.elementwise("sign", x)))),
@@ -129,6 +133,17 @@ ELEMENTWISE: dict[str, Elementwise] = {
                 b.elementwise("mul", b.literal(2 / math.sqrt(math.pi)), g),
                 b.elementwise("exp", b.elementwise("neg", b.elementwise("mul", x, x))),
             )
+        ),
+    ),
+    "floor": Elementwise(torch.floor, (None,)),
+    "round": Elementwise(torch.round, (None,)),
+    "atan2": Elementwise(
+        torch.atan2,
+        (
+            lambda b, i, s, d, g: b.elementwise("div", b.elementwise("mul", g, i[1]), _square_of_length(b, *i)),
+            lambda b, i, s, d, g: b.elementwise(
+                "neg", b.elementwise("div", b.elementwise("mul", g, i[0]), _square_of_length(b, *i))
+            ),
         ),
     ),
     "add": Elementwise(torch.add, (lambda b, i, s, d, g: g, lambda b, i, s, d, g: g)),

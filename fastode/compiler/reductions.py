@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .decompositions import Dims
+from .refusal import NoRule
 
 
 def _axes(x: Tensor, dim: Dims) -> list[int]:
@@ -144,6 +145,10 @@ def linalg_vector_norm(
     return _root(x.abs().pow(ord).sum(axes, keepdim), ord)
 
 
+def _cdist_forward(a: Tensor, b: Tensor, p: float, compute_mode: int | None = None) -> Tensor:
+    return linalg_vector_norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, -1)
+
+
 def _root(x: Tensor, degree: float) -> Tensor:
     """Of a number that is not negative, with slope 0 at 0: that of torch's norms."""
     none = x == 0
@@ -251,12 +256,54 @@ def _native_batch_norm_legit_no_training(
     return native_batch_norm(x, weight, bias, mean, variance, False, *rest)
 
 
+def _adjugate(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Of matrices with up to three rows, and their determinants, by cofactors.
+
+    Raises:
+        NoRule: the matrices are larger.
+    """
+    n = a.shape[-1]
+    if n > 3:
+        raise NoRule(f"has no rule for matrices that depend on the state and have more than 3 rows, but has {n}")
+    m = [list(row.unbind(-1)) for row in a.unbind(-2)]
+    if n == 1:
+        return torch.ones_like(a), m[0][0]
+    if n == 2:
+        rows = [[m[1][1], -m[0][1]], [-m[1][0], m[0][0]]]
+    else:
+        # signs come with the cyclic order of the other rows and columns
+        i = (1, 2, 0), (2, 0, 1)
+        rows = [
+            [m[i[0][c]][i[0][r]] * m[i[1][c]][i[1][r]] - m[i[0][c]][i[1][r]] * m[i[1][c]][i[0][r]] for c in range(n)]
+            for r in range(n)
+        ]
+    determinant = sum((m[0][k] * rows[k][0] for k in range(1, n)), m[0][0] * rows[0][0])
+    return torch.stack([torch.stack(row, -1) for row in rows], -2), determinant
+
+
+def _linalg_det(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _adjugate(a)[1], a.new_zeros(0), a.new_zeros(0)
+
+
+def _linalg_slogdet(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    determinant = _adjugate(a)[1]
+    return torch.sign(determinant), torch.log(determinant.abs()), a.new_zeros(0), a.new_zeros(0)
+
+
+def linalg_inv_ex(a: Tensor, check_errors: bool = False) -> tuple[Tensor, Tensor]:
+    adjugate, determinant = _adjugate(a)
+    return adjugate / determinant[..., None, None], a.new_zeros(0, dtype=torch.int32)
+
+
 def _linalg_solve_ex(
     a: Tensor, b: Tensor, left: bool = True, check_errors: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     inverse = torch.linalg.inv(a)
-    out = inverse @ b if left else b @ inverse
-    return out, a.new_zeros(0), a.new_zeros(0), a.new_zeros(0)
+    if b.dim() == 1 or b.shape == a.shape[:-1]:
+        out = (inverse @ b[..., None])[..., 0]
+    else:
+        out = inverse @ b if left else b @ inverse
+    return out, a.new_zeros(0), a.new_zeros(0), a.new_zeros(0, dtype=torch.int32)
 
 
 #: by the operator's name
@@ -265,5 +312,5 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     for name, function in list(globals().items())
     if callable(function)
     and getattr(function, "__module__", None) == __name__
-    and name not in ("_axes", "_folded", "_running")
+    and name not in ("_adjugate", "_axes", "_folded", "_running")
 }

@@ -27,6 +27,7 @@ from .places import Place, Places
 from .products import PRODUCTS
 from .program import Builder
 from .reductions import REDUCTIONS
+from .refusal import NoRule
 from .source import user_line
 
 _DECOMPOSITIONS = ELEMENTWISE_DECOMPOSITIONS | REDUCTIONS
@@ -220,8 +221,11 @@ class Tracer(TorchDispatchMode):
                 raise self.refusal(f"computes in another dtype than the state's, {self.dtype}: use `.to(y)` before")
             return PRODUCTS[name](self, *args, **{k: v for k, v in kwargs.items() if k != "dtype"})
         if name in _DECOMPOSITIONS:
-            with self:
-                return _DECOMPOSITIONS[name](*args, **kwargs)
+            try:
+                with self:
+                    return _DECOMPOSITIONS[name](*args, **kwargs)
+            except NoRule as reason:
+                raise self.refusal(str(reason)) from None
         raise self.refusal("has no rule in the field compiler")
 
     def _elementwise(self, out: Tensor, name: str, inputs: tuple[Any, ...], numbers: tuple[float, ...]) -> Tensor:

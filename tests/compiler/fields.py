@@ -97,6 +97,21 @@ def many_functions(t: Tensor, y: Tensor) -> Tensor:
 
 
 @field(3)
+def angles_and_rounding(t: Tensor, y: Tensor) -> Tensor:
+    small = 0.9 * torch.tanh(y)
+    a = torch.atan2(y, y.roll(1, -1)) + torch.atan(y) + torch.asin(small) + torch.acos(small)
+    b = torch.asinh(y) + torch.acosh(1 + y.abs()) + torch.atanh(small) + torch.remainder(y, 0.7) + torch.fmod(y, 0.7)
+    return a + b + torch.floor(3 * y) + torch.round(3 * y) - torch.trunc(y) + torch.fmax(y, small)
+
+
+@field(4)
+def small_matrices(t: Tensor, y: Tensor) -> Tensor:
+    mass = torch.eye(2) + y[..., :2, None] * y[..., None, :2]
+    turned = torch.linalg.solve(mass, y[..., 2:]) + torch.linalg.inv(mass).sum(-1)
+    return torch.cat([turned * torch.linalg.det(mass)[..., None], torch.cdist(mass, mass).sum(-1)], -1)
+
+
+@field(3)
 def guarded(t: Tensor, y: Tensor) -> Tensor:
     bad = ~torch.isfinite(y) | torch.isnan(y)
     inside = (y.abs() < 1).all(-1, keepdim=True) | (y > 2).any(-1, keepdim=True)

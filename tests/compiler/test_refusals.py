@@ -159,9 +159,14 @@ def half_precision(t: Tensor, y: Tensor) -> Tensor:
     return y.half().to(y.dtype)
 
 
-@refused("aten.atan", "no rule")
+@refused("aten.lgamma", "no rule")
 def operator_without_a_rule(t: Tensor, y: Tensor) -> Tensor:
-    return torch.atan(y)
+    return torch.lgamma(y)
+
+
+@refused("aten.linalg_inv_ex", "more than 3 rows, but has 4")
+def inverse_of_a_large_matrix(t: Tensor, y: Tensor) -> Tensor:
+    return torch.linalg.inv(y[:, :1, None] * torch.eye(4)).sum((-1, -2))[:, None] * y
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -307,6 +307,10 @@ AT_ZERO = {
     "maximum": lambda t, y: torch.maximum(y, -y) + torch.minimum(y, torch.zeros_like(y)),
     "product": lambda t, y: y.prod(-1, keepdim=True) + y.cumprod(-1) + y**0,
     "sinc": lambda t, y: torch.sinc(y) + nn.functional.softsign(y),
+    "angles": lambda t, y: torch.asinh(y) + torch.atan(y) + torch.asin(y / 9) + torch.atanh(y / 9) + torch.acos(y / 9),
+    "fmax": lambda t, y: torch.fmax(y, 2 * y) + torch.fmin(y, -y),
+    "rounding": lambda t, y: torch.round(y) + torch.frac(y) + torch.remainder(y, 2) + torch.fmod(y, 2),
+    "distances": lambda t, y: torch.cdist(y[..., None], y[..., None]).sum(-1) - y,
 }
 
 

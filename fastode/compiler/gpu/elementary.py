@@ -15,6 +15,7 @@ hyperbolic_tangent       1 - 2 / (exp(2 |x|) + 1), a polynomial near 0; float64:
 logistic                 1 / (1 + exp(-x)); 0 where exp(-x) overflows                    4         3
 soft_plus                max(x, 0) + log(1 + exp(-|x|))                                  4         4
 power_of                 exp2(y log2(|x|)) in float64                                    1         *
+arctangent               r + r^3 P(r^2) of r = low / high, from pi / 2 where |a| > |b|   2         3
 =======================  ==============================================================  ========  ========
 
 ``*`` of float64: relative error 2e-16 (2 + |y log2(x)|). To the errors in float32 of ``hyperbolic_tangent`` and
@@ -180,3 +181,67 @@ def power_of(x, y):  # type: ignore[no-untyped-def]
     whole, even = tl.floor(exponent) == exponent, tl.floor(half) == half
     value = tl.where(base < 0.0, tl.where(whole, tl.where(even, size, -size), float("nan")), size)
     return value.to(x.dtype)
+
+
+@triton.jit
+def arctangent(a, b):  # type: ignore[no-untyped-def]
+    """The angle of ``(b, a)``, of which ``a / b`` is the tangent."""
+    p, q = tl.abs(a), tl.abs(b)
+    steep = p > q
+    low, high = tl.where(steep, q, p), tl.where(steep, p, q)
+    r = tl.where(low == high, tl.where(high == 0.0, high, 1.0), divide(low, high))
+    z = r * r
+    if r.dtype == tl.float64:
+        p = -8.6542357076160404e-06 * z + 0.00010387210045340232
+        p = p * z - 0.00059289367222420039
+        p = p * z + 0.002151587392116917
+        p = p * z - 0.0056123816553100654
+        p = p * z + 0.011317634827851059
+        p = p * z - 0.018614172636175014
+        p = p * z + 0.02615163635741594
+        p = p * z - 0.032785403203817592
+        p = p * z + 0.038210047685637197
+        p = p * z - 0.042863901103763334
+        p = p * z + 0.047449258030398532
+        p = p * z - 0.052594336944554773
+        p = p * z + 0.058817161324381424
+        p = p * z - 0.066665837190839849
+        p = p * z + 0.076922997113060332
+        p = p * z - 0.090909085472127851
+        p = p * z + 0.11111111086444751
+        p = p * z - 0.1428571428503653
+        p = p * z + 0.19999999999990445
+        p = p * z - 0.33333333333333287
+        angle = r * z * p + r
+        angle = tl.where(steep, (1.5707963267948966 - angle) + 6.123233995736766e-17, angle)
+        negative = b.to(tl.int64, bitcast=True) < 0
+        angle = tl.where(negative, (3.141592653589793 - angle) + 1.2246467991473532e-16, angle)
+        return tl.where(a.to(tl.int64, bitcast=True) < 0, -angle, angle)
+    else:
+        p = -0.00179364544 * z + 0.0109147206
+        p = p * z - 0.0311780814
+        p = p * z + 0.0579578541
+        p = p * z - 0.0840346739
+        p = p * z + 0.109521925
+        p = p * z - 0.142642438
+        p = p * z + 0.199985489
+        p = p * z - 0.333332986
+        angle = r * z * p + r
+        angle = tl.where(steep, (1.57079637 - angle) - 4.37113883e-8, angle)
+        negative = b.to(tl.int32, bitcast=True) < 0
+        angle = tl.where(negative, (3.14159274 - angle) - 8.74227766e-8, angle)
+        return tl.where(a.to(tl.int32, bitcast=True) < 0, -angle, angle)
+
+
+@triton.jit
+def nearest_integer(x):  # type: ignore[no-untyped-def]
+    """``x`` rounded, to the even one of two."""
+    size = tl.abs(x)
+    if x.dtype == tl.float64:
+        near = (size + 4503599627370496.0) - 4503599627370496.0
+        near = tl.where(x < 0.0, -near, near)
+        return tl.where(size < 4503599627370496.0, near, x)
+    else:
+        near = (size + 8388608.0) - 8388608.0
+        near = tl.where(x < 0.0, -near, near)
+        return tl.where(size < 8388608.0, near, x)

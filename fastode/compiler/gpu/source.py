@@ -26,12 +26,14 @@ def _vocabulary() -> dict[str, Any]:
     from .settled import settled
 
     names = (
+        "arctangent",
         "divide",
         "exponential",
         "exponential_minus_one",
         "hyperbolic_tangent",
         "logarithm_of_one_plus",
         "logistic",
+        "nearest_integer",
         "power_of",
         "reciprocal",
         "soft_plus",

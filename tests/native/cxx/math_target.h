@@ -4,7 +4,7 @@
 #include <immintrin.h>
 #endif
 
-enum class Function { exp, expm1, log, log1p, tanh, sigmoid, softplus, erf, sin, cos };
+enum class Function { exp, expm1, log, log1p, tanh, sigmoid, softplus, erf, sin, cos, atan };
 
 // `n` is a multiple of 16.
 struct Target {

@@ -26,6 +26,7 @@ void apply(Function function, const T* x, T* y, std::int64_t n) {
     case Function::erf: return over(x, y, n, [&](V v) { return verf(v); });
     case Function::sin: return over(x, y, n, [&](V v) { return vsin(v); });
     case Function::cos: return over(x, y, n, [&](V v) { return vcos(v); });
+    case Function::atan: return over(x, y, n, [&](V v) { return varctangent(v, splat(T(1))); });
   }
 }
 

@@ -13,9 +13,10 @@ namespace {
 
 const double INF = std::numeric_limits<double>::infinity();
 const double NOT = std::numeric_limits<double>::quiet_NaN();
-const char* const NAMES[] = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "erf", "sin", "cos"};
+const char* const NAMES[] = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "erf", "sin", "cos", "atan"};
 const Function FUNCTIONS[] = {Function::exp,     Function::expm1,    Function::log, Function::log1p, Function::tanh,
-                              Function::sigmoid, Function::softplus, Function::erf, Function::sin,   Function::cos};
+                              Function::sigmoid, Function::softplus, Function::erf, Function::sin,   Function::cos,
+                              Function::atan};
 
 struct NamedTarget {
   const char* name;
@@ -62,6 +63,7 @@ W exact(Function function, W x) {
     case Function::erf: return std::erf(x);
     case Function::sin: return std::sin(x);
     case Function::cos: return std::cos(x);
+    case Function::atan: return std::atan(x);
   }
   return x;
 }
@@ -176,6 +178,8 @@ void special_values_are_right() {
       {Function::erf, -INF, -1},    {Function::erf, 0, 0},          {Function::erf, -0.0, -0.0},  {Function::erf, 7, 1},
       {Function::sin, INF, NOT},    {Function::sin, -INF, NOT},     {Function::sin, 0, 0},        {Function::sin, -0.0, -0.0},
       {Function::cos, INF, NOT},    {Function::cos, -INF, NOT},     {Function::cos, 0, 1},        {Function::cos, -0.0, 1},
+      {Function::atan, 0, 0},       {Function::atan, -0.0, -0.0},   {Function::atan, INF, T(1.57079632679489662)},
+      {Function::atan, -INF, -T(1.57079632679489662)},
   };
   for (const NamedTarget& t : targets()) {
     for (const Case& c : cases) {
