@@ -139,6 +139,7 @@ class CompiledField(nn.Module):
         precision: of float32 products with matrices on a GPU.
         parts: where each part of a state ends, in features, if it has several.
         reach: what its programs depend on; there is one once it is traced.
+        draws_first: whether its first call draws the random numbers that it keeps for the others; None if not known.
     """
 
     def __init__(self, func: Callable[..., Any], memory: int | None = None, precision: str = "ieee") -> None:
@@ -149,6 +150,7 @@ class CompiledField(nn.Module):
         self.parts: tuple[int, ...] = ()
         self._packed: dict[Packing, CompiledField] = {}
         self.reach: _Reach | None = None
+        self.draws_first: bool | None = None
         #: for a solve like the last one; and what the last one was that had none
         self.repeat: Repeat | None = None
         self.last_request: tuple[Any, ...] = ()

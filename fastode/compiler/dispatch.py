@@ -24,7 +24,7 @@ from .evaluate import evaluate
 from .gpu.refusal import NotFused
 from .moving_grid import MovingGridJob, moves, moving_grid
 from .packing import ROWS_DIFFER, Packing, packings
-from .refusal import NotServed
+from .refusal import Draws, NotServed
 from .repeat import in_transform, repeat_of
 from .steps import OF_CHOSEN_STEPS, OF_GIVEN_STEPS, AdaptiveSteps, GridSteps, chosen_steps, given_steps
 
@@ -234,9 +234,9 @@ def _checked(
         raise NotServed(f"times of dtype {t.dtype}")
     batched = y0.ndim > 1  # a state that mixes its rows is one row
     if batched:
-        native, inputs = ready(field, y0, args, divergence=divergence)
+        native, inputs = ready(field, y0, args, t[0], divergence=divergence)
     else:
-        native, inputs = ready(field, y0, args, batched=False)
+        native, inputs = ready(field, y0, args, t[0], batched=False)
     rows = y0.shape[0] if batched else 1
     features = native.lowered.features
     times: list[float] = t.tolist()
@@ -322,8 +322,39 @@ def check_state_and_arguments(y0: Tensor, args: tuple[Any, ...]) -> None:
         raise NotServed("an argument of another dtype")
 
 
-def ready(field: CompiledField, y: Tensor, args: tuple[Any, ...], **kind: Any) -> tuple[Native, Inputs]:
+def _after_first_call(
+    field: CompiledField, t: Tensor, y: Tensor, args: tuple[Any, ...], found: Callable[[], Found]
+) -> Found:
+    """``found()`` of a field that has been called once, as a solve begins: it may draw its noise then, and keep it.
+
+    Raises:
+        Draws: it draws in every call; the random numbers are as if there had been none.
+    """
+    generator = torch.cuda.default_generators[y.device.index] if y.is_cuda else torch.default_generator
+    before = generator.get_state()
+    with torch.no_grad():
+        field(t.to(y.dtype), y.detach().clone(), *args)
+    try:
+        try:
+            result = found()
+        except (TensorsChanged, Draws):
+            field.forget()
+            result = found()
+    except Draws:
+        generator.set_state(before)
+        field.draws_first = False
+        raise
+    field.draws_first = True
+    return result
+
+
+def ready(
+    field: CompiledField, y: Tensor, args: tuple[Any, ...], t: Tensor | None = None, **kind: Any
+) -> tuple[Native, Inputs]:
     """The program for states like ``y``, and its inputs; traced anew if the field's tensors are not what they were.
+
+    Args:
+        t: of ``y``, for a field that draws random numbers in its first call and keeps them: then that call comes first.
 
     Raises:
         NotServed: the field cannot be compiled.
@@ -336,9 +367,15 @@ def ready(field: CompiledField, y: Tensor, args: tuple[Any, ...], **kind: Any) -
     try:
         try:
             native, inputs = found()
-        except TensorsChanged:
-            field.forget()
-            native, inputs = found()
+        except (TensorsChanged, Draws) as reason:
+            may_draw = field.draws_first or (field.draws_first is None and isinstance(reason, Draws))
+            if t is not None and may_draw:
+                native, inputs = _after_first_call(field, t, y, args, found)
+            elif isinstance(reason, Draws):
+                raise
+            else:
+                field.forget()
+                native, inputs = found()
     except CannotCompile as reason:
         raise NotServed(str(reason)) from reason
     if not native.traced.differentiable:

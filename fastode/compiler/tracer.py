@@ -27,7 +27,7 @@ from .places import Place, Places
 from .products import PRODUCTS
 from .program import Builder
 from .reductions import REDUCTIONS
-from .refusal import NoRule
+from .refusal import Draws, NoRule
 from .source import user_line
 
 _DECOMPOSITIONS = ELEMENTWISE_DECOMPOSITIONS | REDUCTIONS
@@ -169,9 +169,9 @@ class Tracer(TorchDispatchMode):
         finally:
             self._operators.pop()
 
-    def refusal(self, reason: str) -> CannotCompile:
+    def refusal(self, reason: str, kind: type[CannotCompile] = CannotCompile) -> CannotCompile:
         """The error for the operator at hand."""
-        return CannotCompile(reason, self._operators[0] if self._operators else None, user_line())
+        return kind(reason, self._operators[0] if self._operators else None, user_line())
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         namespace, name = func._schema.name.split("::")
@@ -179,7 +179,8 @@ class Tracer(TorchDispatchMode):
         if any(t.is_meta for t in tensors):  # torch asks for shapes only
             return func(*args, **kwargs)
         if torch.Tag.nondeterministic_seeded in func.tags and name not in _RULES:
-            raise self.refusal("draws random numbers: draw them before the solve and pass them as an argument")
+            reason = "draws random numbers: draw them before the solve and pass them as an argument"
+            raise self.refusal(reason, Draws)
         if name in IGNORED:
             return func(*args, **kwargs)
         if func._schema.is_mutable:
