@@ -83,7 +83,7 @@ def acos(x: Tensor) -> Tensor:
 def asinh(x: Tensor) -> Tensor:
     a = torch.where(x < 0, -x, x)
     # the square of a large number would be infinite
-    far = a > 1e8
+    far = a > 2.0**30
     near = torch.where(far, 0.0, a)
     y = torch.log1p(near + near * near / (1 + torch.sqrt(1 + near * near)))
     y = torch.where(far, torch.log(torch.where(far, a, 1.0)) + math.log(2), y)

@@ -183,6 +183,14 @@ def power_of(x, y):  # type: ignore[no-untyped-def]
     return value.to(x.dtype)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _turned(angle, steep, left, below, quarter: tl.constexpr, rest: tl.constexpr):  # type: ignore[no-untyped-def]
+    """An angle of the first eighth where it belongs; ``quarter + rest`` is pi / 2."""
+    angle = tl.where(steep, (quarter - angle) + rest, angle)
+    angle = tl.where(left, (2.0 * quarter - angle) + 2.0 * rest, angle)
+    return tl.where(below, -angle, angle)
+
+
 @triton.jit
 def arctangent(a, b):  # type: ignore[no-untyped-def]
     """The angle of ``(b, a)``, of which ``a / b`` is the tangent."""
@@ -212,11 +220,8 @@ def arctangent(a, b):  # type: ignore[no-untyped-def]
         p = p * z - 0.1428571428503653
         p = p * z + 0.19999999999990445
         p = p * z - 0.33333333333333287
-        angle = r * z * p + r
-        angle = tl.where(steep, (1.5707963267948966 - angle) + 6.123233995736766e-17, angle)
-        negative = b.to(tl.int64, bitcast=True) < 0
-        angle = tl.where(negative, (3.141592653589793 - angle) + 1.2246467991473532e-16, angle)
-        return tl.where(a.to(tl.int64, bitcast=True) < 0, -angle, angle)
+        below, left = a.to(tl.int64, bitcast=True) < 0, b.to(tl.int64, bitcast=True) < 0
+        return _turned(r * z * p + r, steep, left, below, 1.5707963267948966, 6.123233995736766e-17)
     else:
         p = -0.00179364544 * z + 0.0109147206
         p = p * z - 0.0311780814
@@ -226,22 +231,15 @@ def arctangent(a, b):  # type: ignore[no-untyped-def]
         p = p * z - 0.142642438
         p = p * z + 0.199985489
         p = p * z - 0.333332986
-        angle = r * z * p + r
-        angle = tl.where(steep, (1.57079637 - angle) - 4.37113883e-8, angle)
-        negative = b.to(tl.int32, bitcast=True) < 0
-        angle = tl.where(negative, (3.14159274 - angle) - 8.74227766e-8, angle)
-        return tl.where(a.to(tl.int32, bitcast=True) < 0, -angle, angle)
+        below, left = a.to(tl.int32, bitcast=True) < 0, b.to(tl.int32, bitcast=True) < 0
+        return _turned(r * z * p + r, steep, left, below, 1.57079637, -4.37113883e-8)
 
 
 @triton.jit
 def nearest_integer(x):  # type: ignore[no-untyped-def]
     """``x`` rounded, to the even one of two."""
     size = tl.abs(x)
-    if x.dtype == tl.float64:
-        near = (size + 4503599627370496.0) - 4503599627370496.0
-        near = tl.where(x < 0.0, -near, near)
-        return tl.where(size < 4503599627370496.0, near, x)
-    else:
-        near = (size + 8388608.0) - 8388608.0
-        near = tl.where(x < 0.0, -near, near)
-        return tl.where(size < 8388608.0, near, x)
+    # from here on all numbers are integers
+    whole = 4503599627370496.0 if x.dtype == tl.float64 else 8388608.0
+    near = (size + whole) - whole
+    return tl.where(size < whole, tl.where(x < 0.0, -near, near), x)

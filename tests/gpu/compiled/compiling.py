@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiler.fields import lotka_volterra
+from compiler.fields import angles_and_rounding, lotka_volterra
 from compiler.registry import Wrapped
 
 from fastode.compiler.gpu.configurations import settings_for
@@ -43,6 +43,12 @@ def _of_width(width: int, divergence: str | None) -> Callable[[torch.dtype, bool
 
     return field
 
+
+ANGLES: dict[str, Callable[[torch.dtype, bool], Traced]] = {
+    "angles_and_rounding": lambda dtype, shared: traced(
+        angles_and_rounding, torch.ones(ROWS, 3, dtype=dtype), shared_time=shared
+    ),
+}
 
 LARGER: dict[str, Callable[[torch.dtype, bool], Traced]] = {
     "concatsquash_flow": lambda dtype, shared: wide("concatsquash", dtype, ROWS, "exact", shared),

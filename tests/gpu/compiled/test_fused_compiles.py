@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .compiling import FIELDS, KERNELS, LARGER, reports
+from .compiling import ANGLES, FIELDS, KERNELS, LARGER, reports
 
 #: a compilation takes seconds: the other targets in the slow tests
 TARGETS = [80, *(pytest.param(target, marks=pytest.mark.slow) for target in (90, 100, "gfx942"))]
@@ -32,6 +32,18 @@ def test_kernels_compile_without_spills_and_in_their_own_precision(
             assert found.float32_constants_in_float64() == [], name
         uses_tensor_cores = found.instructions["HMMA"] > 0
         assert not uses_tensor_cores, f"{name}: tf32 where float32 was asked for"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("target", TARGETS)
+def test_angles_and_rounding_are_in_their_own_precision(
+    monkeypatch: pytest.MonkeyPatch, target: int | str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setitem(FIELDS, "angles_and_rounding", ANGLES["angles_and_rounding"])
+    found = reports("angles_and_rounding", dtype, target, "evaluate")["evaluate"]
+    assert not found.spills
+    if dtype == torch.float64:
+        assert found.float32_constants_in_float64() == []
 
 
 @pytest.mark.slow
