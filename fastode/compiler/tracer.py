@@ -179,8 +179,11 @@ class Tracer(TorchDispatchMode):
         if any(t.is_meta for t in tensors):  # torch asks for shapes only
             return func(*args, **kwargs)
         if torch.Tag.nondeterministic_seeded in func.tags and name not in _RULES:
-            reason = "draws random numbers: draw them before the solve and pass them as an argument"
-            raise self.refusal(reason, Draws)
+            raise self.refusal(
+                "draws random numbers: draw them before the solve and pass them as an argument, or keep those of the "
+                "first call",
+                Draws,
+            )
         if name in IGNORED:
             return func(*args, **kwargs)
         if func._schema.is_mutable:
