@@ -140,6 +140,7 @@ class FieldCall:
         out: int,
         most_states: int,
         memory: int,
+        shares_memory: bool,
         dense: bool,
     ) -> tuple[Account, FieldRecord | None]: ...
     def grid(
@@ -152,6 +153,7 @@ class FieldCall:
         out: int,
         most_states: int,
         memory: int,
+        shares_memory: bool,
     ) -> tuple[Account, FieldRecord | None]: ...
     def sweep(
         self,

@@ -210,7 +210,7 @@ AdaptiveRule make_rule(std::vector<double> rtol, std::vector<double> atol, const
 
 template <class T>
 py::object adaptive(const Call& call, Address y0, const std::vector<double>& times, const AdaptiveRule& rule, Address out,
-                    Index most_states, Index memory, bool dense) {
+                    Index most_states, Index memory, bool shares_memory, bool dense) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
   const T* from = array<T>(y0, cells, "y0");
@@ -223,6 +223,7 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
   if (record) {
     std::get<Record<T>>(record->record).most_states = most_states > 0 ? std::max<Index>(2, most_states) : 0;
     std::get<Record<T>>(record->record).memory = memory;
+    std::get<Record<T>>(record->record).shares_memory = shares_memory;
     std::get<Record<T>>(record->record).dense = dense;
   }
   Signals signals;
@@ -239,7 +240,7 @@ py::object adaptive(const Call& call, Address y0, const std::vector<double>& tim
 template <class T>
 py::object grid(const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
                 const std::vector<double>& output_x, const std::vector<int>& output_power, Address out, Index most_states,
-                Index memory) {
+                Index memory, bool shares_memory) {
   const Bound<T> bound(call);
   const Index cells = call.rows * call.features;
   if (points.empty() || output_step.size() != output_x.size() || output_step.size() != output_power.size()) {
@@ -258,6 +259,7 @@ py::object grid(const Call& call, Address y0, const std::vector<double>& points,
   }
   steps.most_states = most_states;
   steps.memory = memory;
+  steps.shares_memory = shares_memory;
   Signals signals;
   Account account;
   {
@@ -453,14 +455,15 @@ void register_field(py::module_& m) {
            arg("threads"), arg("time_is_float32"))
       .def("adaptive",
            [](const Call& call, Address y0, const std::vector<double>& times, const AdaptiveRule& rule, Address out,
-              Index most_states, Index memory, bool dense) {
-             return BY_ITEMSIZE(call, adaptive, y0, times, rule, out, most_states, memory, dense);
+              Index most_states, Index memory, bool shares_memory, bool dense) {
+             return BY_ITEMSIZE(call, adaptive, y0, times, rule, out, most_states, memory, shares_memory, dense);
            })
       .def("grid",
            [](const Call& call, Address y0, const std::vector<double>& points, const std::vector<Index>& output_step,
               const std::vector<double>& output_x, const std::vector<int>& output_power, Address out, Index most_states,
-              Index memory) {
-             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, output_power, out, most_states, memory);
+              Index memory, bool shares_memory) {
+             return BY_ITEMSIZE(call, grid, y0, points, output_step, output_x, output_power, out, most_states, memory,
+                                shares_memory);
            })
       .def("sweep", [](const Call& call, const AnyRecord& record, Address grad_out, Address grad_y0,
                        const std::vector<Address>& grad_arguments, const std::vector<Address>& grad_constants,

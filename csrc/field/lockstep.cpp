@@ -94,7 +94,7 @@ class Adaptive {
 
     record_ = record;
     if (record != nullptr && record->most_states > 0) {
-      record->products = KeptProducts<T>(engine_, tiles_, stages_, true);
+      record->products = KeptProducts<T>(engine_, tiles_, stages_, true, record->shares_memory);
       record->products.begin_step(0, record->memory);
     }
     double dt = first_step(y0, t, account);

@@ -23,6 +23,7 @@ struct Record {
   bool keeps_slopes = false;  // each state is followed by the first slope of its step, which is not that of the field there
   Index most_states = 0;  // `every` doubles where there would be more, and the steps between are taken again for a gradient
   Index memory = 0;       // bytes for states and products together; states come first
+  bool shares_memory = false;  // with the products of other records
   Index every = 1;
   std::vector<Buffer<T>> states;
   KeptProducts<T> products;

@@ -292,7 +292,7 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
     record.every = std::max<Index>(1, (steps + record.most_states - 1) / record.most_states);
     for (Index n = 0; n < steps; n += record.every) record.states.emplace_back(setting.tiling.tiles * size);
     record.last = Buffer<T>(setting.tiling.tiles * size);
-    record.products = KeptProducts<T>(engine, setting.tiling.tiles, stages, false);
+    record.products = KeptProducts<T>(engine, setting.tiling.tiles, stages, false, record.shares_memory);
     const Index room = record.room_for_products();
     for (Index n = 0; n < steps; ++n) record.products.begin_step(n, room);
   }

@@ -321,8 +321,8 @@ def compile(func: Callable[..., Any], *, memory: int | None = None, precision: s
         memory: bytes for what a solve keeps for its gradient. Where one state a step would need more, every second is
             kept, or every fourth, ..., and the steps between are taken again on the way back; in
             :func:`fastode.solve` each row has its share. What is left goes to the products of wide layers, which need
-            not be made again then. By default one state a step, and products while both take 1 GiB at most. On the CPU
-            only.
+            not be made again then. By default one state a step, and products while those of all solves that wait for
+            their gradient take 1 GiB at most. On the CPU only.
         precision: of float32 products with matrices on a GPU: ``"ieee"``, ``"tf32x3"`` (three products on tensor cores,
             nearly as exact) or ``"tf32"`` (relative error 5e-4).
 

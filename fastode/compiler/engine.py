@@ -37,7 +37,7 @@ SOLVED, UNDERFLOW, TOO_MANY, BROKEN = range(4)
 #: flops of one evaluation of all rows from which a second thread saves more than it costs (about 10 us)
 _FLOPS_WORTH_A_THREAD = 400_000
 
-#: bytes for states and products together, up to which products are kept if no memory is given
+#: bytes for a solve's states and the products of all solves that wait for their gradient, if no memory is given
 MEMORY_FOR_PRODUCTS = 2**30
 
 #: tableaus as the engine takes them, by identity; each is kept alive beside its native form
@@ -212,7 +212,7 @@ class Job:
         call = self._call(self.lowered.forward, y0, arguments, constants)
         most_states = most_states_within(self.memory, y0, self.tableau, chained=True) if keep else 0
         address = 0 if out is None else out.data_ptr()
-        kept = (most_states, bytes_of_products(self.memory))
+        kept = (most_states, *bytes_of_products(self.memory))
         found = call.adaptive(y0.data_ptr(), self.times, steps.native, address, *kept, out is None)
         return self._end(found, stats)
 
@@ -230,7 +230,7 @@ class Job:
         call = self._call(self.lowered.forward, y0, arguments, constants)
         most_states = most_states_within(self.memory, y0, self.tableau) if keep else 0
         outputs = (steps.output_step, steps.output_x, steps.output_power)
-        kept = (most_states, bytes_of_products(self.memory))
+        kept = (most_states, *bytes_of_products(self.memory))
         return self._end(call.grid(y0.data_ptr(), steps.points, *outputs, out.data_ptr(), *kept), stats)
 
     def _begin(self) -> SolveStats:
@@ -315,9 +315,9 @@ def most_states_within(memory: int | None, y0: Tensor, tableau: ButcherTableau, 
     return max(2, memory // max(1, arrays * y0.nbytes))
 
 
-def bytes_of_products(memory: int | None) -> int:
-    """Bytes that products may take together with the states."""
-    return MEMORY_FOR_PRODUCTS if memory is None else memory
+def bytes_of_products(memory: int | None) -> tuple[int, bool]:
+    """Bytes that products may take together with the states, and whether those of other solves count, too."""
+    return (MEMORY_FOR_PRODUCTS, True) if memory is None else (memory, False)
 
 
 class GradientPlaces:

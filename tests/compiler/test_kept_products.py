@@ -90,6 +90,33 @@ def test_states_and_products_fit_into_the_memory_given(asked, records):
     assert all(a < b for a, b in itertools.pairwise(sizes))
 
 
+def test_solves_that_wait_for_their_gradients_share_the_memory(records, monkeypatch):
+    module, y0, t = (
+        net(lower.WORTH_KEEPING, torch.float64),
+        torch.randn(64, 3, dtype=torch.float64),
+        torch.linspace(0, 1, 2),
+    )
+    gradients(module, 64, None, STEPS[0], torch.float64)
+    of_one = records[0].product_bytes
+    monkeypatch.setattr(engine, "MEMORY_FOR_PRODUCTS", of_one + of_one // 2)
+    field = fastode.compile(lambda t, y: module(y))
+
+    def waiting() -> torch.Tensor:
+        return fastode.odeint(field, y0, t.double(), rtol=1e-5, atol=1e-5)[-1].square().sum()
+
+    records.clear()
+    one, two, three = waiting(), waiting(), waiting()
+    first, second, third = (r.product_bytes for r in records)
+    assert first > second > third and second < first / 2 and first + second + third <= engine.MEMORY_FOR_PRODUCTS
+    found = [torch.autograd.grad(loss, module.parameters()) for loss in (one, two, three)]
+    assert all(torch.equal(a, b) for grads in found[1:] for a, b in zip(grads, found[0], strict=True))
+    del one, two, three
+    records.clear()
+    kept = waiting()
+    assert records[0].product_bytes == first
+    del kept
+
+
 def test_a_flow_of_wide_layers_keeps_its_tangents_too(records):
     width, rows = lower.WORTH_KEEPING, 16
     flow = CNF(MLPField(3, (width, width)).double(), trace="hutchinson")
