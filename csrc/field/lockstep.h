@@ -33,9 +33,8 @@ struct Record {
   std::vector<Buffer<T>> pieces;  // of each step [pieces_of, rows, features], where they are not known beforehand to be so many
 
   Index room_for_products() const {
-    Index left = memory;
-    for (const Buffer<T>& state : states) left -= state.size() * static_cast<Index>(sizeof(T));
-    return left;
+    const Index of_one = states.empty() ? 0 : states.front().size() * static_cast<Index>(sizeof(T));
+    return memory - static_cast<Index>(states.size()) * of_one;
   }
 };
 

@@ -210,9 +210,7 @@ class Job:
         """The record of chosen steps; without ``out``, with their polynomials."""
         stats = self._begin()
         call = self._call(self.lowered.forward, y0, arguments, constants)
-        most_states = most_states_within(self.memory, y0, self.tableau, chained=True) if keep else 0
-        address = 0 if out is None else out.data_ptr()
-        kept = (most_states, *bytes_of_products(self.memory))
+        address, kept = 0 if out is None else out.data_ptr(), self._kept(y0, keep, chained=True)
         found = call.adaptive(y0.data_ptr(), self.times, steps.native, address, *kept, out is None)
         return self._end(found, stats)
 
@@ -228,10 +226,16 @@ class Job:
         """The record of given steps."""
         stats = self._begin()
         call = self._call(self.lowered.forward, y0, arguments, constants)
-        most_states = most_states_within(self.memory, y0, self.tableau) if keep else 0
         outputs = (steps.output_step, steps.output_x, steps.output_power)
-        kept = (most_states, *bytes_of_products(self.memory))
+        kept = self._kept(y0, keep)
         return self._end(call.grid(y0.data_ptr(), steps.points, *outputs, out.data_ptr(), *kept), stats)
+
+    def _kept(self, y0: Tensor, keep: bool, chained: bool = False) -> tuple[int, int, bool]:
+        """How many states are kept for a gradient, the bytes that they and products may take, and whether the products
+        of other solves count, too."""
+        most_states = most_states_within(self.memory, y0, self.tableau, chained) if keep else 0
+        memory = MEMORY_FOR_PRODUCTS if self.memory is None else self.memory
+        return most_states, memory, self.memory is None
 
     def _begin(self) -> SolveStats:
         stats = new_stats(self.name)
@@ -313,11 +317,6 @@ def most_states_within(memory: int | None, y0: Tensor, tableau: ButcherTableau, 
         return 2**62
     arrays = 2 if chained and tableau.adaptive and not tableau.last_stage_is_solution else 1
     return max(2, memory // max(1, arrays * y0.nbytes))
-
-
-def bytes_of_products(memory: int | None) -> tuple[int, bool]:
-    """Bytes that products may take together with the states, and whether those of other solves count, too."""
-    return (MEMORY_FOR_PRODUCTS, True) if memory is None else (memory, False)
 
 
 class GradientPlaces:
