@@ -161,7 +161,17 @@ def test_cases_whose_peer_is_missing_are_named_with_the_reason(monkeypatch: pyte
 def test_on_another_device_the_cases_that_are_not_about_cpus_remain_whole() -> None:
     there = {c.name for c in all_cases(tiny=True, device="meta")}
     only_here = {c.name for c in CASES if c.name not in there}
-    about_cpus = ("operators", "engine beside", "overhead", "one thread", "outputs", "float64", "rk4", "flow (z")
+    about_cpus = (
+        "operators",
+        "engine beside",
+        "overhead",
+        "one thread",
+        "outputs",
+        "float64",
+        "rk4",
+        "flow (z",
+        "neural CDE",
+    )
     assert all(any(word in name for word in about_cpus) for name in only_here), only_here
     assert {c.name for c in CASES if c.name.startswith(("per sample", "steps of"))} <= there
 

@@ -25,7 +25,7 @@ const std::unordered_map<std::string, Operator>& operators() {
 #undef BINARY
       {"where", Operator::where}, {"affine", Operator::affine},     {"gather", Operator::gather},
       {"sum", Operator::sum},     {"rows_sum", Operator::rows_sum}, {"vector", Operator::vector},
-      {"literal", Operator::literal}};
+      {"lookup", Operator::lookup}, {"scatter", Operator::scatter}, {"literal", Operator::literal}};
   return names;
 }
 

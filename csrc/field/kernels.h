@@ -38,8 +38,9 @@ struct Code {
   Place<T> out, in[3];
   T number;
   const T* packed;    // of an affine map's matrix
-  Index columns;      // of the matrix; features of a sum's or rows_sum's input
+  Index columns;      // of the matrix; else features of the first input
   bool bias, bias_has_lanes;
+  bool number_has_lanes;  // of a lookup or scatter
   Index in_lanes;     // of the first input
   const PlacedRun<T>* runs;  // of a gather
   Index run_count;

@@ -21,6 +21,8 @@ enum class Operator : std::int32_t {
   gather,     // runs of features
   sum,        // consecutive groups of features
   rows_sum,   // over the lanes
+  lookup,     // the group of inputs[0]'s features that the number inputs[1] names; NaN if it names none
+  scatter,    // inputs[0] in the place of that group, 0 elsewhere: the transpose of lookup
   vector,     // constant `matrix`, a vector
   literal,    // `number`
 };

@@ -137,6 +137,57 @@ void sum_lanes(const Code<T>& c, Index stage) {
   }
 }
 
+// Which of `groups` groups a number names, the last being -1 as well; -1 if none.
+template <class T>
+inline Index group_of(T number, Index groups) {
+  if (number < T(0)) number += static_cast<T>(groups);
+  return number >= T(0) && number < static_cast<T>(groups) ? static_cast<Index>(number) : -1;
+}
+
+template <class T>
+void look_up(const Code<T>& c, Index stage) {
+  const T nothing = static_cast<T>(__builtin_nan(""));
+  const T* x = c.in[0].data + stage * c.in[0].stage_stride;
+  const T* number = c.in[1].data + stage * c.in[1].stage_stride;
+  T* out = c.out.data + stage * c.out.stage_stride;
+  const Index groups = c.columns / c.width, group_size = c.width * c.in_lanes;
+  if (c.number_has_lanes) {
+    for (Index l = 0; l < c.lanes; ++l) {
+      const Index group = group_of(number[l], groups);
+      const T* from = x + (group < 0 ? 0 : group) * group_size + (c.in_lanes == 1 ? 0 : l);
+      for (Index f = 0; f < c.width; ++f) out[f * c.lanes + l] = group < 0 ? nothing : from[f * c.in_lanes];
+    }
+    return;
+  }
+  const Index group = group_of(*number, groups);
+  if (group < 0) {
+    for (Index i = 0; i < c.width * c.lanes; ++i) out[i] = nothing;
+    return;
+  }
+  const T* from = x + group * group_size;
+  for (Index f = 0; f < c.width; ++f, from += c.in_lanes, out += c.lanes) {
+    if (c.lanes == 1) *out = *from;
+    else if (c.in_lanes == 1) for (Index l = 0; l < c.lanes; l += LANES<T>) store(out + l, splat(*from));
+    else for (Index l = 0; l < c.lanes; l += LANES<T>) store(out + l, load(from + l));
+  }
+}
+
+template <class T>
+void scatter(const Code<T>& c, Index stage) {
+  const T* g = c.in[0].data + stage * c.in[0].stage_stride;
+  const T* number = c.in[1].data + stage * c.in[1].stage_stride;
+  T* out = c.out.data + stage * c.out.stage_stride;
+  const Index groups = c.width / c.columns, group_size = c.columns * c.lanes;
+  for (Index i = 0; i < c.width * c.lanes; ++i) out[i] = T(0);
+  for (Index l = 0; l < c.lanes; ++l) {
+    const Index group = group_of(number[c.number_has_lanes ? l : 0], groups);
+    if (group < 0) continue;
+    T* to = out + group * group_size + l;
+    const T* from = g + (c.in_lanes == 1 ? 0 : l);
+    for (Index f = 0; f < c.columns; ++f) to[f * c.lanes] = from[f * c.in_lanes];
+  }
+}
+
 template <class T>
 void affine_map(const Code<T>& c, Index stage) {
   const T* x = c.in[0].data + stage * c.in[0].stage_stride;
@@ -167,6 +218,8 @@ void run(const Code<T>* codes, Index count, Index stage) {
       case Operator::gather: gather(c, stage); break;
       case Operator::sum: sum_groups(c, stage); break;
       case Operator::rows_sum: sum_lanes(c, stage); break;
+      case Operator::lookup: look_up(c, stage); break;
+      case Operator::scatter: scatter(c, stage); break;
       case Operator::vector:
         for (Index i = 0; i < c.width; ++i) c.out.data[i] = c.in[0].data[i];
         break;

@@ -286,7 +286,7 @@ Account solve_grid(const Setting<T>& setting, const Engine<T>& engine, const T* 
   const int stages = setting.method.stages;
   record.t.assign(points.begin(), points.end() - 1);
   record.t1.assign(points.begin() + 1, points.end());
-  for (Index n = 0; n < steps; ++n) record.dt.push_back(record.t1[n] - record.t[n]);
+  for (Index n = 0; n < steps; ++n) record.dt.push_back(setting.round_time(record.t1[n] - record.t[n]));
   const bool keep = record.most_states > 0;
   if (keep) {
     record.every = std::max<Index>(1, (steps + record.most_states - 1) / record.most_states);

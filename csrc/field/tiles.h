@@ -99,8 +99,11 @@ struct Setting {
   bool time_is_float32;
 
   double round_time(double t) const { return time_is_float32 ? static_cast<double>(static_cast<float>(t)) : t; }
+  // In the arithmetic of the times, every operation of which rounds.
   double stage_time(int i, double t, double dt, double t1) const {
-    return method.c[i] == 1.0 ? t1 : round_time(t + method.c[i] * dt);
+    const double c = method.c[i];
+    if (c == 1.0) return t1;
+    return time_is_float32 ? static_cast<float>(t) + static_cast<float>(c) * static_cast<float>(dt) : t + c * dt;
   }
 };
 

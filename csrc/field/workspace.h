@@ -203,6 +203,7 @@ class Workspace {
         c.bias = i.inputs.size() == 2;
         c.bias_has_lanes = c.bias && has_lanes(i.inputs[1].area);
       }
+      if (i.op == Operator::lookup || i.op == Operator::scatter) c.number_has_lanes = has_lanes(i.inputs[1].area);
       if (i.op == Operator::vector) c.in[0].data = const_cast<T*>(engine_.constants[i.matrix]);
       c.runs = runs_.data() + runs_.size();
       c.run_count = static_cast<Index>(i.runs.size());

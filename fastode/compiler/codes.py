@@ -57,7 +57,7 @@ def gathered_lines(codes: Tensor, rows: int) -> list[Lines]:
     Raises:
         RowsMixed: a line has elements of two rows, or the lines of two rows differ.
     """
-    row = codes & ~_SCALAR
+    row = rows_of(codes)
     line_row = row.amax(1)
     if bool(((row != 0) & (row != line_row[:, None])).any()):
         raise RowsMixed("combines different rows of the batch")
@@ -86,6 +86,11 @@ def _lines(scalars: Tensor, positions: Tensor, of_rows: Tensor, rows: int) -> Li
     unique: dict[tuple[int, ...], int] = {}
     choice = [unique.setdefault(tuple(line), len(unique)) for line in each[0].tolist()]
     return Lines(list(unique), positions, of_rows, torch.tensor(choice).repeat(rows))
+
+
+def rows_of(codes: Tensor) -> Tensor:
+    """The row part of codes; 0 for what is the same for all rows."""
+    return codes & ~_SCALAR
 
 
 class Scalars:

@@ -1,7 +1,8 @@
 """Derivatives of field programs, which are field programs again.
 
-Both directions walk the operators once. Affine maps, gathers and sums are linear: their derivative is themselves or
-their transpose. Elementwise operators have their rule in :mod:`.elementwise`.
+Both directions walk the operators once. Affine maps, gathers, sums and lookups are linear: their derivative is
+themselves or their transpose; the number that a lookup takes has none. Elementwise operators have their rule in
+:mod:`.elementwise`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def push_tangents(b: Builder, tangents: Mapping[int, int], upto: int) -> dict[in
         elif op.name == "sum":
             moved = _widened(b, tangent[op.inputs[0]], b.width(op.inputs[0]))
             tangent[v] = b.sum(moved, op.width)
+        elif op.name == "lookup":
+            x, number = op.inputs
+            if x in tangent:
+                tangent[v] = b.lookup(_widened(b, tangent[x], b.width(x)), number, op.width)
         else:
             terms = [
                 partial(b, op.inputs, v, op.data, tangent[i])
@@ -135,6 +140,11 @@ def adjoint(
             (x,) = op.inputs
             group = b.width(x) // op.width
             give(x, b.gather([(g, i // group) for i in range(b.width(x))]))
+        elif op.name == "lookup":
+            x, number = op.inputs
+            if max(b.kinds[x], b.kinds[number]) <= shared < b.kinds[g]:
+                g = b.add("rows_sum", (g,), op.width)
+            give(x, b.scatter(g, number, b.width(x)))
         else:
             for x, partial in zip(op.inputs, ELEMENTWISE[op.name].partials, strict=True):
                 if partial is not None and x in moves:

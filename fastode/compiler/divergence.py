@@ -159,6 +159,10 @@ def _extended(b: Builder, program: Program, constants: ConstantPool, v: int, cha
         cols = b.width(op.inputs[0])
         index = constants.compute(_Groups(op.width, cols), [])
         return _times(constants, chains[op.inputs[0]], _Matrix(index, op.width, cols))
+    if op.name == "lookup":
+        if op.inputs[0] in chains:
+            raise _NoChain
+        return (_Diagonal(b.literal(0.0)),)
     # elementwise: the diagonal of its partial derivatives, if all that moves has one chain up to a diagonal
     ends = []
     for i, partial in zip(op.inputs, ELEMENTWISE[op.name].partials, strict=True):

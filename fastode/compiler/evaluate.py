@@ -62,8 +62,34 @@ def evaluate(
                 value = x[0].expand(rows, op.width).sum(0, keepdim=True)
             case "sum":
                 value = x[0].reshape(x[0].shape[0], op.width, x[0].shape[1] // op.width).sum(2)
+            case "lookup":
+                value = _lookup(x[0], x[1], op.width)
+            case "scatter":
+                value = _scatter(x[0], x[1], op.width)
             case _:
                 value = ELEMENTWISE[op.name].torch(*x, *op.data)
                 value = value.expand(value.shape[0], op.width)
         values.append(value)
     return tuple(values[v].expand(rows, program.ops[v].width) for v in program.outputs)
+
+
+def _lookup(x: Tensor, number: Tensor, width: int) -> Tensor:
+    groups = x.reshape(x.shape[0], x.shape[1] // width, width)
+    group, found = _group_of(number, groups.shape[1])
+    rows = number.shape[0] if x.shape[0] == 1 else x.shape[0]
+    picked = groups.expand(rows, -1, -1).gather(1, group[:, :, None].expand(rows, 1, width))[:, 0]
+    return torch.where(found, picked, torch.nan)
+
+
+def _scatter(x: Tensor, number: Tensor, width: int) -> Tensor:
+    groups = width // x.shape[1]
+    group, found = _group_of(number, groups)
+    named = (torch.arange(groups, device=x.device) == group) & found
+    return torch.where(named[:, :, None], x[:, None, :], 0.0).flatten(1)
+
+
+def _group_of(number: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Which of ``groups`` groups numbers [n, 1] name, and whether they name one."""
+    number = torch.where(number < 0, number + groups, number)
+    found = (number >= 0) & (number < groups)
+    return torch.where(found, number, 0.0).long(), found

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .aten import MIXING, MOVES
 from .codes import COMPUTED
+from .lookups import look_up
 
 if TYPE_CHECKING:
     from .tracer import Tracer
@@ -23,6 +24,8 @@ def move(tracer: Tracer, func: Any, name: str, args: tuple[Any, ...], kwargs: di
         if name == "index_put" and len(indices) == 1 and indices[0].shape == args[0].shape and args[2].numel() == 1:
             with tracer:
                 return torch.where(indices[0], args[2], args[0])
+        if name in ("index", "index_select"):
+            return look_up(tracer, func, name, args)
         raise tracer.refusal("picks elements by what the state is: use `torch.where(condition, a, b)`")
     if name == "index_put" and len(args) > 3 and args[3]:
         raise tracer.refusal("adds to elements by index: add slices")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .codes import CONSTANT
+from .lookups import bucketize, searchsorted
 from .reductions import REDUCTIONS
 
 if TYPE_CHECKING:
@@ -170,11 +171,13 @@ def _affine(tracer: Tracer, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor
 PRODUCTS: dict[str, Callable[..., Any]] = {
     "addmm": addmm,
     "bmm": bmm,
+    "bucketize": bucketize,
     "convolution": convolution,
     "mean": mean,
     "max": lambda tracer, *args, **kwargs: extreme(tracer, "max", *args, **kwargs),
     "min": lambda tracer, *args, **kwargs: extreme(tracer, "min", *args, **kwargs),
     "mm": mm,
     "mv": mv,
+    "searchsorted": searchsorted,
     "sum": total,
 }

@@ -17,6 +17,10 @@ cotangent      --                        of the output (derived programs only)
 rows_sum       x                         sum over all rows (derived programs only); the same for every row
 gather         values                    feature ``i`` is feature ``data[i][1]`` of input ``data[i][0]``
 sum            x                         sums of consecutive features: x has ``width * m`` of them
+lookup         x, number                 the ``number``-th group of ``width`` consecutive features of x, counted from 0
+                                         on, or from the end if negative; NaN if there is none
+scatter        x, number                 x as that group of the value, whose other features are 0; all are if there is
+                                         none (derived programs only)
 elementwise    see :mod:`.elementwise`   of the inputs, each of ``width`` features or of one (broadcast)
 =============  ========================  ===================================================================
 
@@ -150,6 +154,14 @@ class Builder:
     def sum(self, x: int, width: int = 1) -> int:
         """Sums of consecutive groups of features."""
         return x if self.width(x) == width else self.add("sum", (x,), width)
+
+    def lookup(self, x: int, number: int, width: int) -> int:
+        """The group of ``width`` features of ``x`` that a whole number names."""
+        return self.add("lookup", (x, number), width)
+
+    def scatter(self, x: int, number: int, width: int) -> int:
+        """``x`` as that group of ``width`` features, 0 in the others."""
+        return self.add("scatter", (x, number), width)
 
     def gather(self, features: Sequence[tuple[int, int]]) -> int:
         """The value whose features are ``(value, feature)``."""

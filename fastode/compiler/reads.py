@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .lookups import without_reading
 from .tracer import Tracer
 
 #: what makes a tensor of one value, and which argument that is
@@ -17,7 +18,8 @@ _FILLS: dict[Any, int] = {torch.full: 1, torch.full_like: 1, Tensor.new_full: 2}
 class Reads(TorchFunctionMode):
     """Has the tracer refuse what leaves torch without passing its dispatcher: ``tolist``, ``numpy``.
 
-    ``torch.full(size, t)`` would make a number of ``t``; it becomes a tensor that is filled with it.
+    ``torch.full(size, t)`` would make a number of ``t``; it becomes a tensor that is filled with it. ``x[index]`` would
+    make one of a 0-dim ``index``; an axis of its own keeps it a tensor.
     """
 
     def __init__(self, tracer: Tracer) -> None:
@@ -28,6 +30,9 @@ class Reads(TorchFunctionMode):
         if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__) and args[0].numel():
             with self.tracer.named(f"Tensor.{func.__name__}"):
                 args[0].detach().reshape(-1)[0].item()
+        if func is Tensor.__getitem__ and (found := without_reading(self.tracer, *args)) is not None:
+            index, axis = found
+            return args[0][index].squeeze(axis)
         if func in _FILLS:
             place = _FILLS[func]
             value = args[place] if len(args) > place else kwargs["fill_value"]

@@ -35,6 +35,9 @@ _RULES = frozenset((*ELEMENTWISE, *PRODUCTS, *_DECOMPOSITIONS))
 _COMPOSITE = "CompositeImplicitAutograd"
 #: numbers of a tensor made inside the field that become literals; one with more is a constant
 _MOST_LITERALS = 64
+#: integers are numbers of the state's dtype, to index with; of these operators the result is as whole as in torch
+_WHOLE = (torch.int32, torch.int64)
+_WHOLE_STAY_WHOLE = frozenset(("abs", "add", "maximum", "minimum", "mul", "neg", "sign", "sub", "where"))
 _DEPENDENT = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 
 
@@ -121,6 +124,10 @@ class Tracer(TorchDispatchMode):
             self.give_constant(tensor, self._constants.leaf(place), place.name)
             known = self.known[id(tensor)]
         return known[1]
+
+    def computes(self, tensor: Tensor) -> bool:
+        """Whether a tensor is known to depend on the state or the time."""
+        return id(tensor) in self.known and self.sort([tensor]) == COMPUTED
 
     def counts(self, tensor: Tensor) -> bool:
         """Whether a tensor that is about to be changed by numbers is one of the field's own that it has not read.
@@ -233,7 +240,8 @@ class Tracer(TorchDispatchMode):
         raise self.refusal("has no rule in the field compiler")
 
     def _elementwise(self, out: Tensor, name: str, inputs: tuple[Any, ...], numbers: tuple[float, ...]) -> Tensor:
-        if out.dtype not in (self.dtype, torch.bool):
+        whole = out.dtype in _WHOLE and name in _WHOLE_STAY_WHOLE
+        if out.dtype not in (self.dtype, torch.bool) and not whole:
             raise self.refusal(f"computes in {out.dtype}, but the state is {self.dtype}: use `.to(y)` on its inputs")
         if out.dtype == torch.bool and name == "add":
             name = "maximum"
@@ -253,8 +261,12 @@ class Tracer(TorchDispatchMode):
     def _cast(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         (x,) = args
         out = func(x, **kwargs)
-        if x.dtype in (out.dtype, torch.bool):  # 0 and 1 are the same in every dtype
+        # 0 and 1 are the same in every dtype, and so are integers to index with
+        if x.dtype in (out.dtype, torch.bool) or (x.dtype in _WHOLE and out.dtype in (*_WHOLE, self.dtype)):
             return self.give(out, self.codes_of(x))
+        if out.dtype in _WHOLE and x.dtype == self.dtype:
+            with self:
+                return self.give(out, self.codes_of(torch.trunc(x)))
         if out.dtype == torch.bool:
             return self._elementwise(out, "ne", (x, 0.0), ())
         raise self.refusal(f"changes the dtype from {x.dtype} to {out.dtype}; a program computes in the state's")

@@ -23,8 +23,9 @@ def test_an_example_runs_to_its_end(path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
-def test_all_five_examples_are_there_and_short():
-    assert [p.stem for p in EXAMPLES] == ["bouncing_ball", "cnf", "latent_ode", "neural_ode", "time_to_quality"]
+def test_all_six_examples_are_there_and_short():
+    names = ["bouncing_ball", "cnf", "latent_ode", "neural_cde", "neural_ode", "time_to_quality"]
+    assert [p.stem for p in EXAMPLES] == names
     assert all(len(p.read_text().splitlines()) < 150 for p in EXAMPLES)
 
 

@@ -54,6 +54,13 @@ def test_in_float32_given_steps_have_the_values_and_gradients_of_the_step_loop(m
     )
 
 
+@pytest.mark.parametrize("method", FIXED)
+def test_times_of_less_precision_than_the_state_round_in_every_operation(method):
+    t = torch.tensor([0.0, 1.3, 3.0], dtype=torch.float32)
+    for steps in ({}, {"step_size": 0.1}):
+        assert_same(Timed(), torch.randn(5, 2, requires_grad=True), t, method=method, options=steps)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_chosen_steps_are_as_accurate_as_those_of_the_loop_in_either_dtype(method, dtype):

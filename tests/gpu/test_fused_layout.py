@@ -105,6 +105,13 @@ def test_programs_that_tiles_cannot_hold_are_refused_by_operator_and_width() -> 
         traced(Reversed(), torch.zeros(3, 100)).fused()
 
 
+def test_a_lookup_is_refused() -> None:
+    b = Builder(6)
+    program = b.program(b.lookup(b.state(), b.time(), 2))
+    with pytest.raises(NotFused, match="do not look values up by a number"):
+        Layout(program, widest=32)
+
+
 def test_other_dtypes_are_refused() -> None:
     found = traced(lotka_volterra, torch.zeros(3, 2))
     with pytest.raises(NotFused, match=r"dtype torch\.float16; float32 and float64"):

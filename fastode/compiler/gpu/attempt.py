@@ -10,6 +10,15 @@ from .field import Field, indented
 from .slopes import ERROR, Slopes
 
 
+def stage_time(dtype: str, float32_times: bool) -> list[str]:
+    """Lines that make ``time`` that of ``stage``, in the state's type; every operation of ``float32_times`` rounds."""
+    between = "t + node * dt"
+    if float32_times:
+        # the sum, of float32 numbers in float64, is not fused with the product
+        between = "(t + (node.to(tl.float32) * dt.to(tl.float32)).to(tl.float64)).to(tl.float32).to(tl.float64)"
+    return ["node = tl.load(nodes + stage)", f"time = tl.where(node == 1.0, t1, {between}).to({dtype})"]
+
+
 def stage_loop(field: Field, slopes: Slopes, first: int, step: str, float32_times: bool = False) -> list[str]:
     """Lines that compute the slopes from number ``first`` on; ``s`` is then the state at the last stage.
 
@@ -21,12 +30,10 @@ def stage_loop(field: Field, slopes: Slopes, first: int, step: str, float32_time
         float32_times: times round to float32, as those of a grid of that type.
     """
     state = field.state
-    between = "(t + node * dt).to(tl.float32).to(tl.float64)" if float32_times else "t + node * dt"
     body = [
         *slopes.stage_sum(),
         *state.each("s", f"{{y}} + {step} * {{sum}}", ["y", "sum"], _per_row(step)),
-        "node = tl.load(nodes + stage)",
-        f"time = tl.where(node == 1.0, t1, {between}).to({state.dtype})",
+        *stage_time(state.dtype, float32_times),
         *field.emitted.body,
         *slopes.put(field.slope, first),
     ]

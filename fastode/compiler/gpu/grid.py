@@ -30,7 +30,7 @@ def _kernel(field: Field, settings: Settings, stages: int, float32_times: bool, 
     step = [
         "t = tl.load(points + step)",
         "t1 = tl.load(points + step + 1)",
-        "dt = t1 - t",
+        "dt = (t1 - t).to(tl.float32).to(tl.float64)" if float32_times else "dt = t1 - t",
         f"h = dt.to({state.dtype})",
         *(state.store(state.names("y"), _place("recorded_states", "step", state)) if record else []),
         *stage_loop(field, slopes, 0, "h", float32_times),

@@ -122,6 +122,8 @@ class Layout:
         elif op.name in ELEMENTWISE or op.name == "rows_sum":
             same = [i for i in op.inputs if ops[i].width == op.width]
             self._ties += [Tie(v, 0, i, 0, op.width) for i in same]
+        elif op.name in ("lookup", "scatter"):
+            raise NotFused("fused kernels do not look values up by a number")
         elif op.name == "affine" and len(op.inputs) == 2:
             self._ties.append(Tie(v, 0, op.inputs[1], 0, op.width))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .adjoint_field import AdjointField
+from .attempt import stage_time
 from .field import indented, of_rows
 from .stage_memory import COTANGENTS, SLOPES, StageMemory
 from .state import State
@@ -38,7 +39,6 @@ def reverse_step(
     state, seen, stages = field.state, field.seen, memory.stages
     per_row = [] if field.shared_time else ["h"]
     h = "{h}" if per_row else "h"
-    between = "(t + node * dt).to(tl.float32).to(tl.float64)" if float32_times else "t + node * dt"
     # no stage has so high a number
     begin_stage = ["nothing = stage >> 30", "memory_of_stage = memory + nothing"]
     at_stage = [
@@ -46,8 +46,7 @@ def reverse_step(
         *memory.weighted_stages("sum", SLOPES, ("0", "stage"), f"coefficients + stage * {stages} + j"),
         *load_state,
         *seen.each("s", f"{{y}} + {h} * {{sum}}", ["y", "sum"], per_row),
-        "node = tl.load(nodes + stage)",
-        f"time = tl.where(node == 1.0, t1, {between}).to({state.dtype})",
+        *stage_time(state.dtype, float32_times),
     ]
     forward = [
         *begin_stage,

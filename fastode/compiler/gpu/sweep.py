@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -167,7 +168,7 @@ def sweep_grid(
         first = output
         while output < len(at) and at[output] == n:
             output += 1
-        numbers.append([t, t1 - t, t1, first, output])
+        numbers.append([t, float(np.float32(t1 - t)) if float32_times else t1 - t, t1, first, output])
     device = states.device
     record = upload(torch.tensor(numbers, dtype=torch.float64), device).reshape(-1, _NUMBERS)
     shares = upload(torch.tensor(steps.output_x, dtype=torch.float64), device)
