@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .codes import rows_of
+from .codes import NUMBER, rows_of
 
 if TYPE_CHECKING:
     from .tracer import Tracer
 
 
 def look_up(tracer: Tracer, func: Any, name: str, args: tuple[Any, ...]) -> Tensor:
-    """``x[..., index, ...]`` or ``x.index_select(dim, index)``, the index computed.
+    """``x[..., index, ...]``, ``x[arange(rows), index]`` or ``x.index_select(dim, index)``, the index computed.
 
     The entries along the indexed axis are groups of features that lie one after the other; one group is looked up for
     each number of the index, in a table that all rows share, or for each row in its own.
     """
-    x = args[0]
-    dim, index = (args[1] % max(x.dim(), 1), args[2]) if name == "index_select" else _only_index(tracer, args[1])
+    x, each_in_its_row = args[0], False
+    if name == "index_select":
+        dim, index = args[1] % max(x.dim(), 1), args[2]
+    else:
+        dim, index, each_in_its_row = _computed_index(tracer, args[1])
     if index.dtype in (torch.bool, torch.uint8):
         raise tracer.refusal("picks elements by what the state is: use `torch.where(condition, a, b)`")
     out: Tensor = func(*args)
@@ -30,7 +33,7 @@ def look_up(tracer: Tracer, func: Any, name: str, args: tuple[Any, ...]) -> Tens
     row = rows_of(entries).amax(0)
     order = torch.argsort(row, stable=True)
     tables = tracer.rows if len(row) and bool(row.all()) else 1
-    if tables > 1 and len(numbers) > 1:
+    if tables > 1 and len(numbers) > 1 and not each_in_its_row:
         raise tracer.refusal("looks up several entries of each row: index what the rows share, or by one number")
     width = len(row) // tables
     table = entries[:, order].reshape(len(entries), tables, width).movedim(1, 0).flatten(1)
@@ -47,16 +50,24 @@ def look_up(tracer: Tracer, func: Any, name: str, args: tuple[Any, ...]) -> Tens
     result = tracer.per_line(lines, width, emit)
     if tables > 1:
         result = torch.empty_like(row).index_copy(0, order, result.flatten())
+    if each_in_its_row:
+        return tracer.give(out, result.reshape(out.shape))
     numbered = index.dim()
     result = result.reshape(*index.shape, *others)
     return tracer.give(out, result.movedim(list(range(numbered)), list(range(dim, dim + numbered))))
 
 
-def _only_index(tracer: Tracer, indices: list[Tensor | None]) -> tuple[int, Tensor]:
+def _computed_index(tracer: Tracer, indices: list[Tensor | None]) -> tuple[int, Tensor, bool]:
+    """The axis that is indexed, by what, and whether the index has one number for each row of ``x``."""
     given = [(d, i) for d, i in enumerate(indices) if i is not None]
-    if len(given) != 1:
-        raise tracer.refusal("picks elements by several indices, one of which the state or the time decides")
-    return given[0]
+    if len(given) == 1:
+        return *given[0], False
+    (first, rows), (second, index) = given[:2]
+    if len(given) == 2 and (first, second) == (0, 1) and index.shape == (tracer.rows,):
+        rows_in_order = rows.shape == index.shape and torch.equal(rows.cpu(), torch.arange(tracer.rows))
+        if rows_in_order and tracer.sort([rows]) == NUMBER:
+            return 1, index, True
+    raise tracer.refusal("picks elements by several indices, one of which the state or the time decides")
 
 
 def bucketize(tracer: Tracer, x: Tensor, boundaries: Tensor, out_int32: bool = False, right: bool = False) -> Tensor:

@@ -17,6 +17,11 @@ from fastode.nn import CNF
 from .running import assert_close, by_torch, native
 from .solving import Timed, assert_same
 
+
+def seed(number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
 T = torch.tensor([0.0, 1.3, 3.0])
 #: fixed steps, as rounding decides which side of a knot an adaptive step falls on
 RK4 = {"method": "rk4", "options": {"step_size": 0.1}}
@@ -176,8 +181,29 @@ def test_rows_at_times_of_their_own() -> None:
         y0, shared = torch.linspace(-1, 1, 40).view(20, 2).requires_grad_(), values.clone().requires_grad_()
         solution = fastode.solve(field, y0, (torch.zeros(20), ends), args=(shared,), method="rk4", first_step=0.1)
         grads = torch.autograd.grad(solution.ys.square().sum(), [y0, shared])
-        found.append((solution.stats.n_func, solution.ys, *grads))
-    assert torch.equal(found[0][0], found[1][0])
+        found.append((fastode.last_stats().engine, solution.stats.n_func, solution.ys, *grads))
+    assert found[1][0] == "compiled" != found[0][0]
+    assert torch.equal(found[0][1], found[1][1])
+    for a, b in zip(found[0][2:], found[1][2:], strict=True):
+        assert_close(b, a, 1e-11)
+
+
+def test_paths_of_rows_at_times_of_their_own() -> None:
+    knots = torch.linspace(0.03, 3, 7)
+
+    def func(t: Tensor, z: Tensor, path: Tensor) -> Tensor:
+        piece = (torch.bucketize(t, knots) - 1).clamp(0, 5)
+        return torch.tanh(z) * path[torch.arange(len(t)), piece]
+
+    found = []
+    for field in (func, fastode.compile(func)):
+        z0, path = torch.linspace(-1, 1, 40).view(20, 2).requires_grad_(), torch.randn(20, 6, 2, generator=seed(0))
+        path.requires_grad_()
+        spans = torch.zeros(20), torch.linspace(0.5, 2.9, 20)
+        solution = fastode.solve(field, z0, spans, args=(path,), method="rk4", first_step=0.1)
+        grads = torch.autograd.grad(solution.ys.square().sum(), [z0, path])
+        found.append((fastode.last_stats().engine, solution.ys, *grads))
+    assert found[1][0] == "compiled" != found[0][0]
     for a, b in zip(found[0][1:], found[1][1:], strict=True):
         assert_close(b, a, 1e-11)
 
@@ -281,6 +307,7 @@ def test_explain_shows_the_lookup() -> None:
     ("func", "reason"),
     [
         (lambda t, y: y * torch.ones(3, 3)[t.long(), (2 * t).long()], "by several indices"),
+        (lambda t, y: y * torch.ones(11, 3)[torch.arange(11).flip(0), y[:, 0].long() * 0], "by several indices"),
         (lambda t, y: y[y > 0].sum() * y, "torch.where"),
         (lambda t, y: y.repeat(1, 2)[:, torch.bucketize(y[0], torch.ones(2))], "another row"),
         (lambda t, y: y[:, torch.bucketize(t.expand(2), torch.ones(2)).clamp(0, 1)], "one number"),
