@@ -15,7 +15,7 @@ from torch import Tensor
 from ..controller import Controller
 from ..kernels.native.control import RowControl as NativeControl
 from ..kernels.reference import combine, rms_rows
-from ..kernels.reference.control import RowControl
+from ..kernels.reference.control import RowControl, power
 from ..kernels.row_state import RUNNING, RowState
 from ..problem import Problem
 from ..stats import SolveStats
@@ -209,6 +209,6 @@ def choose_first_steps(problem: Problem, tableau: ButcherTableau, clock: RowsClo
     field.detect_shared_buffer(k0, f1)
     d2 = norm([a - b for a, b in zip(f1, kept, strict=True)]) / h0
     largest = torch.maximum(d1, torch.where(d2.isfinite(), d2, d1))
-    h1 = torch.where(largest <= 1e-15, (1e-3 * h0).clamp(min=1e-6), (0.01 / largest) ** (1 / tableau.order))
+    h1 = torch.where(largest <= 1e-15, (1e-3 * h0).clamp(min=1e-6), power(0.01 / largest, 1 / tableau.order))
     state.size.copy_(torch.where(span == 0, 1.0, torch.minimum(100 * h0, h1)))
     return kept if field.copies else k0

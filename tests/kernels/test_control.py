@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fastode.controller import Controller
 from fastode.kernels.native.control import RowControl as native
 from fastode.kernels.reference.control import RowControl as reference
+from fastode.kernels.reference.control import power
 from fastode.kernels.row_state import (
     FINISHED,
     NON_FINITE,
@@ -289,3 +290,11 @@ def test_the_power_of_the_controller_is_that_of_the_library() -> None:
             if abs(e * math.log2(x)) < 1000:
                 exact = x**e
                 assert abs(power(x, e) - exact) <= 3e-16 * max(4.0, abs(e * math.log2(x))) * exact
+
+
+def test_a_power_has_the_same_bits_at_every_place() -> None:
+    x = torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
+    for exponent in (1 / 3, 0.2, -0.14):
+        together = power(x, exponent)
+        assert torch.equal(together, torch.cat([power(x[i : i + 1], exponent) for i in range(len(x))]))
+        torch.testing.assert_close(together, x**exponent, rtol=1e-15, atol=0)

@@ -28,6 +28,12 @@ from ..row_state import (
 from .combine import where_rows
 
 
+def power(x: Tensor, exponent: float) -> Tensor:
+    """``x ** exponent`` [R]: the same bits at every place, which torch gives beside whole vectors only."""
+    room = -len(x) % (64 * torch.get_num_threads())
+    return torch.cat([x, x.new_ones(room)]).pow(exponent)[: len(x)]
+
+
 class RowControl:
     """Controls the rows of one batch.
 
@@ -63,8 +69,8 @@ class RowControl:
         broken, shortest = err.isnan(), tried <= controller.dt_min
         accept = running & ((err <= 1) | (shortest & ~broken))
         f0, f1, f2 = (f / controller.order for f in controller.filter)
-        filtered = controller.safety / err**f0 / history[:, 0] ** f1 / history[:, 1] ** f2
-        wanted = torch.where(accept, filtered, controller.safety / err ** (1 / controller.order))
+        filtered = controller.safety / power(err, f0) / power(history[:, 0], f1) / power(history[:, 1], f2)
+        wanted = torch.where(accept, filtered, controller.safety / power(err, 1 / controller.order))
         smallest, largest = tried * controller.factor_min, tried * controller.factor_max
         largest = torch.where(accept, torch.maximum(largest, state.size), largest)
         size = torch.where(err.isfinite(), (tried * wanted).maximum(smallest).minimum(largest), smallest)
