@@ -24,8 +24,6 @@ def look_up(tracer: Tracer, func: Any, name: str, args: tuple[Any, ...]) -> Tens
         dim, index = args[1] % max(x.dim(), 1), args[2]
     else:
         dim, index, each_in_its_row = _computed_index(tracer, args[1])
-    if index.dtype in (torch.bool, torch.uint8):
-        raise tracer.refusal("picks elements by what the state is: use `torch.where(condition, a, b)`")
     out: Tensor = func(*args)
     codes = tracer.codes_of(x).movedim(dim, 0)
     entries, others = codes.reshape(codes.shape[0], -1), codes.shape[1:]

@@ -24,7 +24,7 @@ def move(tracer: Tracer, func: Any, name: str, args: tuple[Any, ...], kwargs: di
         if name == "index_put" and len(indices) == 1 and indices[0].shape == args[0].shape and args[2].numel() == 1:
             with tracer:
                 return torch.where(indices[0], args[2], args[0])
-        if name in ("index", "index_select"):
+        if name in ("index", "index_select") and not any(i.dtype in (torch.bool, torch.uint8) for i in indices):
             return look_up(tracer, func, name, args)
         raise tracer.refusal("picks elements by what the state is: use `torch.where(condition, a, b)`")
     if name == "index_put" and len(args) > 3 and args[3]:
